@@ -21,17 +21,13 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duratio
         Form::Text(text) => text,
     };
     parse(&text).ok_or_else(|| {
-        D::Error::custom(format!(
-            "`{text}` is not a duration; write a number of seconds, or 250ms, 2s, 5min, 24h"
-        ))
+        D::Error::custom(format!("`{text}` is not a duration; write a number of seconds, or 250ms, 2s, 5min, 24h"))
     })
 }
 
 fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: f64 = number.trim().parse().ok()?;
     let unit = match unit {

@@ -1,0 +1,350 @@
+//! `imagemill.subtasks`: the cells.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, prelude::FromRow};
+use uuid::Uuid;
+
+use crate::models::{
+    Cell,
+    status::{ErrorKind, Status},
+};
+
+/// A cell as people see it.
+#[derive(Debug, Clone, PartialEq, FromRow, serde::Serialize)]
+pub struct SubtaskRow {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Its task.
+    pub task_id: Uuid,
+    /// 0-based ordinal, copies counted.
+    pub cell: i32,
+    /// One value index per axis.
+    pub variable_indices: Vec<i32>,
+    /// 0-based copy.
+    pub copy: i32,
+    /// The way into the upstream.
+    pub lane: String,
+    /// See [`Status`].
+    pub status: Status,
+    /// The one really used.
+    pub seed: i64,
+    /// Pixels.
+    pub width: i32,
+    /// Pixels.
+    pub height: i32,
+    /// Attempts, without those that were not sent or turned away.
+    pub attempt_count: i32,
+    /// URL of the picture.
+    pub result: Option<String>,
+    /// Path below the results directory.
+    pub result_file: Option<String>,
+    /// Why it failed, as a word.
+    pub error_kind: Option<String>,
+    /// Why, in words.
+    pub error: Option<String>,
+    /// 1 to 5.
+    pub rating: Option<i16>,
+    /// When its first attempt was made.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub completed_at: Option<DateTime<Utc>>,
+}
+
+const COLUMNS: &str = "id, task_id, cell, variable_indices, copy, lane, status, seed, width, height, attempt_count, result,
+    result_file, error_kind, error, rating, started_at, completed_at";
+
+/// Inserts the cells of a task, by arrays.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn insert(connection: &mut PgConnection, task_id: Uuid, ids: &[Uuid], cells: &[Cell]) -> Result<u64, sqlx::Error> {
+    // An array of arrays cannot be unnested by row: the indices go as text and are read back there.
+    let indices: Vec<String> = cells
+        .iter()
+        .map(|cell| {
+            let joined: Vec<String> = cell.variable_indices.iter().map(ToString::to_string).collect();
+            format!("{{{}}}", joined.join(","))
+        })
+        .collect();
+    macro_rules! column {
+        ($cell:ident => $value:expr) => {
+            cells.iter().map(|$cell| $value).collect::<Vec<_>>()
+        };
+    }
+    let done = sqlx::query(
+        "insert into imagemill.subtasks
+             (id, task_id, cell, variable_indices, copy, lane, seed, ratio, width, height, use_polish, is_lumina,
+              lumina_model_name, lumina_cfg, lumina_step)
+         select id, $1, cell, indices::integer[], copy, lane, seed, ratio, width, height, use_polish, is_lumina,
+                lumina_model_name, lumina_cfg, lumina_step
+         from unnest($2::uuid[], $3::integer[], $4::text[], $5::integer[], $6::text[], $7::bigint[], $8::text[], $9::integer[],
+                     $10::integer[], $11::boolean[], $12::boolean[], $13::text[], $14::double precision[], $15::integer[])
+              as given (id, cell, indices, copy, lane, seed, ratio, width, height, use_polish, is_lumina,
+                        lumina_model_name, lumina_cfg, lumina_step)",
+    )
+    .bind(task_id)
+    .bind(ids)
+    .bind(column!(cell => cell.cell))
+    .bind(indices)
+    .bind(column!(cell => cell.copy))
+    .bind(column!(cell => cell.lane.to_owned()))
+    .bind(column!(cell => cell.seed))
+    .bind(column!(cell => cell.ratio.clone()))
+    .bind(column!(cell => cell.width))
+    .bind(column!(cell => cell.height))
+    .bind(column!(cell => cell.use_polish))
+    .bind(column!(cell => cell.is_lumina))
+    .bind(column!(cell => cell.lumina_model_name.clone()))
+    .bind(column!(cell => cell.lumina_cfg))
+    .bind(column!(cell => cell.lumina_step))
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Everything that is needed to run a cell.
+#[derive(Debug, Clone, FromRow)]
+pub struct RunRow {
+    /// Its task.
+    pub task_id: Uuid,
+    /// Its owner.
+    pub user_id: Uuid,
+    /// The task's round.
+    pub round: i32,
+    /// The task's prompts as given.
+    pub prompts: Value,
+    /// Whether cancel was asked for, of it or of its task.
+    pub is_cancel_requested: bool,
+    /// 0-based ordinal.
+    pub cell: i32,
+    /// One value index per axis.
+    pub variable_indices: Vec<i32>,
+    /// The lane.
+    pub lane: String,
+    /// Its state.
+    pub status: Status,
+    /// The one to send.
+    pub seed: i64,
+    /// Pixels.
+    pub width: i32,
+    /// Pixels.
+    pub height: i32,
+    /// Whether the upstream rewrites the prompts.
+    pub use_polish: bool,
+    /// Whether lumina makes it.
+    pub is_lumina: bool,
+    /// Checkpoint.
+    pub lumina_model_name: Option<String>,
+    /// Guidance scale.
+    pub lumina_cfg: Option<f64>,
+    /// Number of steps.
+    pub lumina_step: Option<i32>,
+}
+
+/// Loads a cell to be run.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_to_run(connection: &mut PgConnection, id: Uuid) -> Result<Option<RunRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select s.task_id, t.user_id, t.round, t.prompts,
+                s.cancel_requested_at is not null or t.cancel_requested_at is not null as is_cancel_requested,
+                s.cell, s.variable_indices, s.lane, s.status, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
+                s.lumina_model_name, s.lumina_cfg, s.lumina_step
+         from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
+         where s.id = $1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await
+}
+
+/// One cell.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get(connection: &mut PgConnection, id: Uuid) -> Result<Option<SubtaskRow>, sqlx::Error> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from imagemill.subtasks where id = $1")))
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+}
+
+/// The cells of a task in the order of the grid.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_by_task(connection: &mut PgConnection, task_id: Uuid) -> Result<Vec<SubtaskRow>, sqlx::Error> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {COLUMNS} from imagemill.subtasks where task_id = $1 order by cell")))
+        .bind(task_id)
+        .fetch_all(connection)
+        .await
+}
+
+/// The cells of a task that nobody has begun, in the order of the grid.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_pending_subtasks(
+    connection: &mut PgConnection,
+    task_id: Uuid,
+    limit: i64,
+) -> Result<Vec<SubtaskRow>, sqlx::Error> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS} from imagemill.subtasks where task_id = $1 and status = 'pending' order by cell limit $2"
+    )))
+    .bind(task_id)
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
+/// Its ledger row is about to be written: pending becomes processing. Returns its task; none: it is not pending, or its end
+/// was asked for.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn begin_attempt(connection: &mut PgConnection, id: Uuid, request_sha256: &str) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "update imagemill.subtasks s
+         set status = 'processing', attempt_count = attempt_count + 1, request_sha256 = $2, error = null,
+             started_at = coalesce(started_at, now()), updated_at = now()
+         where id = $1 and status = 'pending' and cancel_requested_at is null
+           and not exists (select from imagemill.tasks t where t.id = s.task_id and t.cancel_requested_at is not null)
+         returning task_id",
+    )
+    .bind(id)
+    .bind(request_sha256)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Where a cell went, as its UPDATE returned it.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Move {
+    /// Its task.
+    pub task_id: Uuid,
+    /// The state that it left.
+    pub from_status: Status,
+    /// The state that it is in.
+    pub to_status: Status,
+}
+
+/// What is written of a picture.
+#[derive(Debug, Clone, Copy)]
+pub struct Picture<'a> {
+    /// URL.
+    pub url: &'a str,
+    /// Path below the results directory.
+    pub file: Option<&'a str>,
+    /// SHA-256 of the file.
+    pub sha256: Option<&'a str>,
+    /// Why the file was not kept.
+    pub note: Option<&'a str>,
+}
+
+/// Completes a cell with its picture. None: it is not processing.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn set_result(connection: &mut PgConnection, id: Uuid, picture: &Picture<'_>) -> Result<Option<Move>, sqlx::Error> {
+    sqlx::query_as(
+        "update imagemill.subtasks
+         set status = 'completed', result = $2, result_file = $3, result_sha256 = $4, error_kind = null, error = $5,
+             completed_at = now(), updated_at = now()
+         where id = $1 and status = 'processing'
+         returning task_id, 'processing' as from_status, status as to_status",
+    )
+    .bind(id)
+    .bind(picture.url)
+    .bind(picture.file)
+    .bind(picture.sha256)
+    .bind(picture.note)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Fails an open cell. None: it had ended already.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn fail(
+    connection: &mut PgConnection,
+    id: Uuid,
+    kind: ErrorKind,
+    error: Option<&str>,
+) -> Result<Option<Move>, sqlx::Error> {
+    end(connection, id, Status::Failed, Some(kind), error).await
+}
+
+/// Cancels an open cell. None: it had ended already.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn cancel(connection: &mut PgConnection, id: Uuid, error: Option<&str>) -> Result<Option<Move>, sqlx::Error> {
+    end(connection, id, Status::Cancelled, None, error).await
+}
+
+async fn end(
+    connection: &mut PgConnection,
+    id: Uuid,
+    status: Status,
+    kind: Option<ErrorKind>,
+    error: Option<&str>,
+) -> Result<Option<Move>, sqlx::Error> {
+    sqlx::query_as(
+        "with before as (
+             select id, status from imagemill.subtasks where id = $1 and status in ('pending', 'processing') for update
+         )
+         update imagemill.subtasks s
+         set status = $2, error_kind = $3, error = $4, completed_at = now(), updated_at = now()
+         from before where s.id = before.id
+         returning s.task_id, before.status as from_status, s.status as to_status",
+    )
+    .bind(id)
+    .bind(status.as_str())
+    .bind(kind.map(ErrorKind::as_str))
+    .bind(error)
+    .fetch_optional(connection)
+    .await
+}
+
+/// A cell goes back to pending: turned away, not sent, or a new attempt that a policy allows. `uncounted` takes the attempt
+/// out of `attempt_count` again. Nothing where it is not processing.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn put_back(
+    connection: &mut PgConnection,
+    id: Uuid,
+    uncounted: bool,
+    error: Option<&str>,
+) -> Result<Option<Move>, sqlx::Error> {
+    sqlx::query_as(
+        "update imagemill.subtasks
+         set status = 'pending', attempt_count = attempt_count - $2, error = $3, updated_at = now()
+         where id = $1 and status = 'processing'
+         returning task_id, 'processing' as from_status, status as to_status",
+    )
+    .bind(id)
+    .bind(i32::from(uncounted))
+    .bind(error)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Rates a picture, 1 to 5, or takes the rating away. False: there is no such completed cell.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn set_rating(connection: &mut PgConnection, id: Uuid, rating: Option<i16>) -> Result<bool, sqlx::Error> {
+    let rows =
+        sqlx::query("update imagemill.subtasks set rating = $2, updated_at = now() where id = $1 and status = 'completed'")
+            .bind(id)
+            .bind(rating)
+            .execute(connection)
+            .await?
+            .rows_affected();
+    Ok(rows == 1)
+}

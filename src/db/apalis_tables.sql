@@ -1,0 +1,45 @@
+-- The repeatable step after apalis's migrations. It may run at any time beside live workers: what is already as it
+-- should be is not touched, so that nothing is locked.
+
+-- Each of these has a twin: unique_job_id the primary key, the others an index of a later apalis migration.
+drop index if exists apalis.unique_job_id, apalis.lidx, apalis.wtidx, apalis.lsidx;
+
+do $$
+begin
+    -- The claim of cells that nobody has begun, oldest first, by lane.
+    if to_regclass('apalis.imagemill_jobs_pending') is null then
+        create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
+            where status = 'Pending' and job_type like 'imagemill.%';
+    end if;
+    -- The claim takes cells with an open attempt before any other.
+    if to_regclass('apalis.imagemill_jobs_resumed') is null then
+        create index imagemill_jobs_resumed on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
+            where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume';
+    end if;
+    -- What a worker holds: counted by its beat, put back by its rescuer.
+    if to_regclass('apalis.imagemill_jobs_running') is null then
+        create index imagemill_jobs_running on apalis.jobs (lock_by)
+            where status = 'Running' and job_type like 'imagemill.%';
+    end if;
+    -- Our queues notify once a statement from the statement itself; apalis's trigger would do it once a row.
+    if not exists (select from pg_trigger
+                   where tgrelid = 'apalis.jobs'::regclass and tgname = 'notify_workers'
+                     and pg_get_triggerdef(oid) like '%imagemill.%') then
+        drop trigger if exists notify_workers on apalis.jobs;
+        create trigger notify_workers after insert on apalis.jobs
+            for each row when (new.job_type not like 'imagemill.%')
+            execute function apalis.notify_new_jobs();
+    end if;
+    -- Here and not in a migration, since it leans on apalis's columns: it is taken away before apalis's migrations run.
+    if to_regclass('imagemill.jobs') is null then
+        create view imagemill.jobs as
+        select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.lock_by as worker,
+               j.lock_at as claimed_at, j.done_at, j.idempotency_key as key, j.metadata -> 'lane' as lane,
+               j.metadata -> 'group' as "group", j.metadata -> 'owner' as owner, j.metadata ? 'resume' as resume,
+               imagemill.readable_payload(j.job) as payload, j.last_result
+        from apalis.jobs j
+        where j.job_type like 'imagemill.%';
+        comment on view imagemill.jobs is 'imagemill''s rows of apalis.jobs in readable form.';
+    end if;
+end
+$$;

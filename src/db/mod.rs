@@ -1,0 +1,4 @@
+//! The database: the pool, the schema, and the private server that stands in for one.
+
+pub mod migrate;
+pub mod pool;

@@ -1,0 +1,53 @@
+//! The pool of connections of one process.
+
+use std::str::FromStr;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use thiserror::Error;
+
+use crate::config::DatabaseSettings;
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The URL is none. Its text is a secret, so it is not repeated.
+    #[error("database.url is not a PostgreSQL URL (postgres://user:password@host:port/name)")]
+    Url,
+    /// No answer, or a refusal.
+    #[error("no connection to PostgreSQL at {place}: {source}; check database.url (or DATABASE_URL) and that the server runs")]
+    Refused {
+        /// Host and database, without user and password.
+        place: String,
+        /// What the driver says.
+        source: sqlx::Error,
+    },
+}
+
+/// Options to connect with this URL; every session names itself, so that `pg_stat_activity` can be read.
+///
+/// # Errors
+/// [`ConnectError::Url`].
+pub fn connect_options(url: &SecretString, name: &str) -> Result<PgConnectOptions, ConnectError> {
+    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| ConnectError::Url)?;
+    Ok(options.application_name(name))
+}
+
+/// A pool that has connected once.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(url: &SecretString, settings: &DatabaseSettings, name: &str) -> Result<PgPool, ConnectError> {
+    let options = connect_options(url, name)?;
+    let place = format!("{}/{}", options.get_host(), options.get_database().unwrap_or_default());
+    PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .idle_timeout(settings.stale_timeout)
+        .acquire_timeout(settings.connect_timeout)
+        .connect_with(options)
+        .await
+        .map_err(|source| ConnectError::Refused { place, source })
+}

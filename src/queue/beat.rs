@@ -1,0 +1,135 @@
+//! The beat: on a thread, a runtime and a connection of its own, so that nothing that keeps the process busy keeps it
+//! from saying that it lives. Beat, rescue check and count of running jobs are one statement.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
+
+use super::{clock, engine::Shared, error::QueueError, incarnation, rescue};
+
+/// When the last successful beat was sent, on [`clock::now`], in milliseconds: what the self-fence counts from.
+#[derive(Debug, Default)]
+pub(super) struct LastBeat(AtomicU64);
+
+impl LastBeat {
+    pub(super) fn succeeded(&self, sent: Duration) {
+        self.0.store(u64::try_from(sent.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        clock::now().saturating_sub(Duration::from_millis(self.0.load(Ordering::Acquire)))
+    }
+}
+
+/// What one beat found.
+struct Beat {
+    alive: bool,
+    others: Vec<(String, DateTime<Utc>)>,
+}
+
+/// Starts the thread; it ends when the engine's `beat_stop` is cancelled.
+pub(super) fn start(shared: Arc<Shared>, options: PgConnectOptions) -> Result<JoinHandle<()>, QueueError> {
+    std::thread::Builder::new()
+        .name("imagemill-beat".to_owned())
+        .spawn(move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(run(&shared, &options)),
+            Err(error) => {
+                tracing::error!(%error, "the beat has no runtime");
+                shared.fail("the beat has no runtime");
+            }
+        })
+        .map_err(QueueError::Thread)
+}
+
+async fn run(shared: &Arc<Shared>, options: &PgConnectOptions) {
+    let mut watch = rescue::Watch::default();
+    let mut connection: Option<PgConnection> = None;
+    let mut ticks_before = None;
+    let mut interval = tokio::time::interval(shared.options.beat);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = shared.beat_stop.cancelled() => return,
+        }
+        // A process whose main runtime hangs must not look alive: what it holds would never end.
+        let ticks = shared.ticks.load(Ordering::Acquire);
+        if ticks_before.replace(ticks) == Some(ticks) {
+            tracing::warn!("the main runtime stands still: no beat");
+            continue;
+        }
+        let sent = clock::now();
+        // A statement that hangs is an outage: two beats are given to it, well within the lease.
+        let done = tokio::time::timeout(shared.options.beat * 2, once(shared, options, &mut connection, &mut watch, sent)).await;
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a beat failed");
+                connection = None;
+                watch.forget();
+            }
+            Err(_) => {
+                tracing::warn!("a beat was not answered in time");
+                connection = None;
+                watch.forget();
+            }
+        }
+    }
+}
+
+async fn once(
+    shared: &Arc<Shared>,
+    options: &PgConnectOptions,
+    kept: &mut Option<PgConnection>,
+    watch: &mut rescue::Watch,
+    sent: Duration,
+) -> Result<(), sqlx::Error> {
+    if kept.is_none() {
+        *kept = Some(options.connect().await?);
+    }
+    let Some(connection) = kept.as_mut() else { return Ok(()) };
+    let name = shared.incarnation();
+    let beat = beat(connection, &name).await?;
+    if !beat.alive {
+        // The row is gone: somebody found us dead. What we held is no longer ours.
+        shared.lost_incarnation(connection, &name).await?;
+        return Ok(());
+    }
+    shared.last_beat.succeeded(sent);
+    for (dead, last_seen) in watch.look(beat.others, sent, shared.options.lease) {
+        match rescue::rescue(connection, &dead, last_seen, &name).await? {
+            Some(jobs) => tracing::warn!(worker = %dead, jobs, "rescued: it gave no beat for a whole lease"),
+            None => tracing::debug!(worker = %dead, "it lives after all, or somebody else was first"),
+        }
+    }
+    Ok(())
+}
+
+async fn beat(connection: &mut PgConnection, name: &str) -> Result<Beat, sqlx::Error> {
+    let (alive, running, names, seen): (bool, i64, Vec<String>, Vec<DateTime<Utc>>) = sqlx::query_as(
+        "with mine as (
+             update apalis.workers set last_seen = clock_timestamp() where id = $1 returning id
+         ), others as (
+             select id, last_seen from apalis.workers where worker_type = $2 and id <> $1
+         )
+         select exists (select from mine),
+                (select count(*) from apalis.jobs
+                 where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'),
+                array(select id from others order by id),
+                array(select last_seen from others order by id)",
+    )
+    .bind(name)
+    .bind(incarnation::WORKER_TYPE)
+    .fetch_one(connection)
+    .await?;
+    tracing::trace!(worker = %name, running, "beat");
+    Ok(Beat { alive, others: names.into_iter().zip(seen).collect() })
+}

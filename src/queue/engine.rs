@@ -1,0 +1,386 @@
+//! One engine per process: one claimer, one listener, one beat; the slots, and what is held.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    beat::{self, LastBeat},
+    claim::{self, Served},
+    clock, enqueue,
+    error::QueueError,
+    incarnation,
+    job::Job,
+    listen,
+    settle::Settle,
+    slots::Slots,
+    tokens::JobTokens,
+};
+
+/// How the engine keeps time.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// A worker says so often that it lives.
+    pub beat: Duration,
+    /// A worker that was watched without a beat for so long is dead.
+    pub lease: Duration,
+    /// How often to look for work when nothing wakes the claimer.
+    pub poll_interval: Duration,
+    /// End when no job of ours (of this group, if one is named) is pending or running.
+    pub until_empty: Option<UntilEmpty>,
+}
+
+/// What must be empty for the engine to end by itself.
+#[derive(Debug, Clone)]
+pub struct UntilEmpty {
+    /// Jobs of this group only; none means every job of ours.
+    pub group: Option<String>,
+}
+
+/// One queue that the engine serves.
+pub struct Queue {
+    /// Its name.
+    pub name: &'static str,
+    /// Jobs at once in this process.
+    pub slots: usize,
+    /// Lanes to take from; a queue without lanes has the empty one.
+    pub lanes: Vec<String>,
+    /// What its jobs mean.
+    pub hook: Arc<dyn Settle>,
+    /// False: jobs are taken one by one, by [`Engine::claim_key`], and not by the claimer.
+    pub claimed: bool,
+}
+
+/// What the parts of one engine share.
+pub(super) struct Shared {
+    pub(super) pool: PgPool,
+    pub(super) options: EngineOptions,
+    pub(super) wake: Arc<Notify>,
+    /// Claim nothing, start no POST.
+    pub(super) stop: CancellationToken,
+    /// The grace is over: what is out is written `unknown`.
+    pub(super) grace_over: CancellationToken,
+    /// The beat ends last.
+    pub(super) beat_stop: CancellationToken,
+    pub(super) last_beat: LastBeat,
+    /// Counts up while the main runtime ticks.
+    pub(super) ticks: AtomicU64,
+    pub(super) tasks: TaskTracker,
+    incarnation: RwLock<Arc<str>>,
+    held: Mutex<HashMap<(String, i32), JobTokens>>,
+    hooks: HashMap<&'static str, Arc<dyn Settle>>,
+    failed: AtomicBool,
+}
+
+/// The queue engine of this process.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) shared: Arc<Shared>,
+    served: Arc<HashMap<&'static str, Served>>,
+    receivers: Arc<Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Job>>>>,
+    beat: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Engine {
+    /// Registers this process and starts to claim.
+    ///
+    /// # Errors
+    /// When it cannot be registered.
+    pub async fn start(pool: PgPool, options: EngineOptions, queues: Vec<Queue>) -> Result<Self, QueueError> {
+        let name = incarnation::new_name();
+        let mut connection = pool.acquire().await?;
+        let registered_at = clock::now();
+        incarnation::register(&mut connection, &name).await?;
+        drop(connection);
+        let wake = Arc::new(Notify::new());
+        let mut served = HashMap::new();
+        let mut receivers = HashMap::new();
+        let mut senders = HashMap::new();
+        let mut hooks = HashMap::new();
+        for queue in queues {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            if queue.claimed {
+                senders.insert(queue.name, sender);
+            }
+            receivers.insert(queue.name, receiver);
+            hooks.insert(queue.name, queue.hook);
+            let slots = Slots::new(queue.slots, Arc::clone(&wake));
+            served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, slots });
+        }
+        let shared = Arc::new(Shared {
+            options,
+            wake,
+            stop: CancellationToken::new(),
+            grace_over: CancellationToken::new(),
+            beat_stop: CancellationToken::new(),
+            last_beat: LastBeat::default(),
+            ticks: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+            incarnation: RwLock::new(Arc::clone(&name)),
+            held: Mutex::default(),
+            hooks,
+            failed: AtomicBool::new(false),
+            pool,
+        });
+        shared.last_beat.succeeded(registered_at);
+        let beat = beat::start(Arc::clone(&shared), (*shared.pool.connect_options()).clone())?;
+        let engine = Self {
+            shared,
+            served: Arc::new(served),
+            receivers: Arc::new(Mutex::new(receivers)),
+            beat: Arc::new(Mutex::new(Some(beat))),
+        };
+        tokio::spawn(listen::run(Arc::clone(&engine.shared)));
+        tokio::spawn(tick(Arc::clone(&engine.shared)));
+        tokio::spawn(engine.clone().claim_for_ever(senders));
+        tracing::info!(worker = %name, "started");
+        Ok(engine)
+    }
+
+    /// The jobs of a queue, in the order of their claims; ends when the engine stops. To be taken once.
+    pub fn jobs(&self, queue: &str) -> Option<mpsc::UnboundedReceiver<Job>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner).remove(queue)
+    }
+
+    /// Claims one job by its key, if it is due, nobody holds it and a slot is free.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn claim_key(&self, queue: &str, key: &str) -> Result<Option<Job>, QueueError> {
+        let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
+        let job = claim::claim_key(&self.shared.pool, served, &self.shared.incarnation(), key).await?;
+        if let Some(job) = &job {
+            self.shared.hold(job);
+        }
+        Ok(job)
+    }
+
+    /// Whether a submit may start for this job: not while leaving, not after the claim is lost, and not in the last part
+    /// of a lease that the beat could not renew.
+    pub fn may_submit(&self, job: &Job) -> bool {
+        let lease = self.shared.options.lease;
+        // 3 s before the lease ends (design, section 7); a fifth of it where a lease is shorter than 15 s.
+        let margin = (lease / 5).min(Duration::from_secs(3));
+        !self.is_stopping() && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
+    }
+
+    /// Whether the engine is leaving.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.is_cancelled()
+    }
+
+    /// Waits until the engine begins to leave.
+    pub async fn stopping(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
+    /// Waits until the submits that are still out are to be written `unknown`.
+    pub async fn grace_over(&self) {
+        self.shared.grace_over.cancelled().await;
+    }
+
+    /// The hook of a queue.
+    ///
+    /// # Errors
+    /// [`QueueError::UnknownQueue`].
+    pub fn hook(&self, queue: &str) -> Result<&dyn Settle, QueueError> {
+        self.shared.hooks.get(queue).map(AsRef::as_ref).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &PgPool {
+        &self.shared.pool
+    }
+
+    /// Begins to leave: claims nothing and starts no POST; jobs that only poll are handed over.
+    pub fn begin_stop(&self) {
+        self.shared.stop.cancel();
+        let held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.values().for_each(|tokens| tokens.handover.cancel());
+    }
+
+    /// Something that cannot happen has: leave, and say so with the exit code.
+    pub fn fail(&self, why: &str) {
+        self.shared.fail(why);
+        self.begin_stop();
+    }
+
+    /// Leaves: awaits what is held for the grace, has the rest written, and takes this worker's row away. Returns whether
+    /// everything was settled or handed over.
+    pub async fn stop(&self, grace: Duration) -> bool {
+        self.begin_stop();
+        self.shared.tasks.close();
+        if tokio::time::timeout(grace, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(grace = ?grace, "the grace is over: submits that are still out are written as unknown");
+            self.shared.grace_over.cancel();
+            // What remains is a statement or two a job.
+            if tokio::time::timeout(Duration::from_secs(10), self.shared.tasks.wait()).await.is_err() {
+                tracing::error!("not everything could be settled: the rest waits for its rescue");
+            }
+        }
+        let settled = self.shared.tasks.is_empty();
+        self.shared.beat_stop.cancel();
+        let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(beat) = beat {
+            // The thread is at most in the middle of a beat, which has a bound.
+            let _ = tokio::task::spawn_blocking(move || beat.join()).await;
+        }
+        let name = self.shared.incarnation();
+        let how = if self.shared.failed.load(Ordering::Acquire) { "failed" } else { "stopped" };
+        let ended = match self.shared.pool.acquire().await {
+            Ok(mut connection) => incarnation::end(&mut connection, &name, how).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &ended {
+            tracing::warn!(%error, worker = %name, "its row stays for its rescuer");
+        }
+        tracing::info!(worker = %name, how, "stopped");
+        settled && ended.is_ok() && !self.shared.failed.load(Ordering::Acquire)
+    }
+
+    async fn claim_for_ever(self, senders: HashMap<&'static str, mpsc::UnboundedSender<Job>>) {
+        let shared = &self.shared;
+        let mut trouble = Duration::ZERO;
+        while !self.is_stopping() {
+            let mut wait = shared.options.poll_interval;
+            for (queue, sender) in &senders {
+                match self.claim_queue(queue, sender).await {
+                    Ok(next) => {
+                        trouble = Duration::ZERO;
+                        wait = wait.min(next);
+                    }
+                    Err(error) => {
+                        trouble = (trouble * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
+                        tracing::warn!(%error, queue, "could not claim; trying again in {trouble:?}");
+                        wait = trouble;
+                    }
+                }
+            }
+            if !senders.is_empty() && self.is_finished().await {
+                self.begin_stop();
+                break;
+            }
+            tokio::select! {
+                () = shared.wake.notified(), if trouble.is_zero() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = shared.stop.cancelled() => {}
+            }
+        }
+        // The senders go with this function: each backend then sees the end of its jobs.
+    }
+
+    /// Takes what there is, up to the free slots; returns how long until something may be due.
+    async fn claim_queue(&self, queue: &'static str, sender: &mpsc::UnboundedSender<Job>) -> Result<Duration, sqlx::Error> {
+        let shared = &self.shared;
+        let Some(served) = self.served.get(queue) else { return Ok(shared.options.poll_interval) };
+        loop {
+            let free = served.slots.free();
+            if free == 0 || self.is_stopping() {
+                // A freed slot wakes the claimer.
+                return Ok(shared.options.poll_interval);
+            }
+            let jobs = claim::claim(&shared.pool, served, &shared.incarnation()).await;
+            let jobs = match jobs {
+                Err(sqlx::Error::Database(error)) if error.constraint() == Some("fk_worker_lock_by") => {
+                    // Our row is gone. The next beat finds it so and takes a new name.
+                    tracing::warn!("the claim failed on the foreign key: this worker was found dead");
+                    return Ok(shared.options.beat);
+                }
+                other => other?,
+            };
+            let full = jobs.len() == free;
+            for job in jobs {
+                shared.hold(&job);
+                if sender.send(job).is_err() {
+                    // Its apalis Worker has ended. What was claimed goes back with the row of this worker.
+                    self.fail("the worker of a queue has ended");
+                    return Ok(shared.options.poll_interval);
+                }
+            }
+            if !full {
+                return Ok(claim::next_due(&shared.pool, served).await?.unwrap_or(shared.options.poll_interval));
+            }
+        }
+    }
+
+    async fn is_finished(&self) -> bool {
+        let Some(until_empty) = &self.shared.options.until_empty else { return false };
+        if self.served.values().any(|served| served.slots.used() > 0) {
+            return false;
+        }
+        let open = async {
+            let mut connection = self.shared.pool.acquire().await?;
+            enqueue::any_open(&mut connection, until_empty.group.as_deref()).await
+        };
+        match open.await {
+            Ok(open) => !open,
+            Err(error) => {
+                tracing::warn!(%error, "could not see whether work is left");
+                false
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn incarnation(&self) -> Arc<str> {
+        Arc::clone(&self.incarnation.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn hold(&self, job: &Job) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert((job.id.clone(), job.claim), job.tokens.clone());
+        if self.stop.is_cancelled() {
+            // Claimed while the stop was called: nobody told it yet.
+            job.tokens.handover.cancel();
+        }
+    }
+
+    pub(super) fn release(&self, job: &Job) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.remove(&(job.id.clone(), job.claim));
+    }
+
+    pub(super) fn fail(&self, why: &str) {
+        tracing::error!("{why}: leaving");
+        self.failed.store(true, Ordering::Release);
+        self.stop.cancel();
+    }
+
+    /// The row is gone: this incarnation has ended. Its jobs have lost their lease; the process goes on under a new name.
+    pub(super) async fn lost_incarnation(&self, connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+        let new = incarnation::new_name();
+        let sent = clock::now();
+        tracing::error!(worker = %name, new = %new, "this worker was found dead; it goes on under a new name");
+        for tokens in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            tokens.lease_lost.cancel();
+        }
+        incarnation::end(connection, name, "lost_lease").await?;
+        incarnation::register(connection, &new).await?;
+        *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
+        self.last_beat.succeeded(sent);
+        self.wake.notify_one();
+        Ok(())
+    }
+}
+
+/// Says that the main runtime ticks.
+async fn tick(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(shared.options.beat / 4);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => { shared.ticks.fetch_add(1, Ordering::AcqRel); }
+            () = shared.beat_stop.cancelled() => return,
+        }
+    }
+}

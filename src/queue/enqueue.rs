@@ -1,0 +1,112 @@
+//! Jobs go in, by arrays, in the caller's transaction.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// The channel on which a queue's name is sent once a statement that made work for it.
+pub const WAKE_CHANNEL: &str = "imagemill_jobs";
+
+/// Jobs of one queue and one group.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The queue's name.
+    pub queue: &'a str,
+    /// What they belong to: a task.
+    pub group: &'a str,
+    /// Whose they are.
+    pub owner: &'a str,
+    /// One a job: its idempotency key.
+    pub keys: Vec<String>,
+    /// One a job: its lane; empty where the queue has none.
+    pub lanes: Vec<String>,
+    /// One a job: its payload.
+    pub payloads: Vec<Vec<u8>>,
+}
+
+/// Enqueues; a key that is there already stays as it is. Returns how many jobs are new.
+///
+/// `run_at` is the database's `now()`, and one notification is sent, both when the caller commits.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn enqueue(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<u64, sqlx::Error> {
+    let ids: Vec<String> = batch.keys.iter().map(|_| Uuid::now_v7().to_string()).collect();
+    let done = sqlx::query(
+        "with added as (
+             insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata, idempotency_key)
+             select id, $1, payload, 'Pending', 0, 1, now(), 0,
+                    hstore(array['lane', 'group', 'owner'], array[lane, $2, $3]), key
+             from unnest($4::text[], $5::bytea[], $6::text[], $7::text[]) as given (id, payload, lane, key)
+             on conflict (job_type, idempotency_key) do nothing
+             returning 1
+         ), woken as (
+             select pg_notify($8, $1) where exists (select from added)
+         )
+         select (select count(*) from added), (select count(*) from woken)",
+    )
+    .bind(batch.queue)
+    .bind(batch.group)
+    .bind(batch.owner)
+    .bind(&ids)
+    .bind(&batch.payloads)
+    .bind(&batch.lanes)
+    .bind(&batch.keys)
+    .bind(WAKE_CHANNEL)
+    .fetch_one(connection)
+    .await?;
+    let added: i64 = sqlx::Row::try_get(&done, 0)?;
+    Ok(added.unsigned_abs())
+}
+
+/// Whether any of our jobs is pending, those waiting for a retry included, or running, on whatever worker.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn any_open(connection: &mut PgConnection, group: Option<&str>) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (
+             select from apalis.jobs
+             where status in ('Pending', 'Running') and job_type like 'imagemill.%'
+               and ($1::text is null or metadata -> 'group' = $1))",
+    )
+    .bind(group)
+    .fetch_one(connection)
+    .await
+}
+
+/// Of these keys, those with an open job (pending or running).
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn open_keys(connection: &mut PgConnection, queue: &str, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select idempotency_key from apalis.jobs
+         where job_type = $1 and idempotency_key = any ($2) and status in ('Pending', 'Running')",
+    )
+    .bind(queue)
+    .bind(keys)
+    .fetch_all(connection)
+    .await
+}
+
+/// Puts jobs back to work whatever became of them: an open one stays as it is, an ended one goes back to pending, a
+/// missing one is enqueued. Retry, sweep and late evidence use it.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn reopen(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<u64, sqlx::Error> {
+    let reopened = sqlx::query(
+        "update apalis.jobs
+         set status = 'Pending', run_at = now(), lock_by = null, lock_at = null, done_at = null
+         where job_type = $1 and idempotency_key = any ($2) and status not in ('Pending', 'Running')",
+    )
+    .bind(batch.queue)
+    .bind(&batch.keys)
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if reopened > 0 {
+        sqlx::query("select pg_notify($1, $2)").bind(WAKE_CHANNEL).bind(batch.queue).execute(&mut *connection).await?;
+    }
+    Ok(reopened + enqueue(connection, batch).await?)
+}

@@ -1,0 +1,146 @@
+//! Running one claimed job: its handler is spawned, its panic caught, its outcome settled.
+
+use std::{future::Future, time::Duration};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures::FutureExt as _;
+
+use super::{
+    engine::Engine,
+    error::{QueueError, is_refused},
+    job::Job,
+    outcome::{Outcome, Verdict},
+    settle::{self, Settled},
+};
+
+impl Engine {
+    /// Runs a handler for a job and settles what it returns. Everything happens in a task of its own: whatever becomes of
+    /// the caller, the job is settled.
+    pub fn execute<F>(&self, job: Job, handler: F) -> tokio::task::JoinHandle<()>
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let engine = self.clone();
+        self.shared.tasks.spawn(async move {
+            let outcome = match tokio::spawn(handler).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    let message = error
+                        .try_into_panic()
+                        .map_or_else(|_| "the handler was dropped".to_owned(), |panic| panic_message(&*panic));
+                    tracing::error!(job = %job.id, key = %job.key, "the handler panicked: {message}");
+                    Outcome::internal(format!("the handler panicked: {message}"))
+                }
+            };
+            engine.settle_until_written(&job, outcome).await;
+            engine.shared.release(&job);
+        })
+    }
+
+    /// Settles; tries again while PostgreSQL is away. What PostgreSQL refuses for its content fails alone as `internal`.
+    async fn settle_until_written(&self, job: &Job, mut outcome: Outcome) {
+        let mut delays = backoff();
+        loop {
+            let settled = match self.hook(&job.queue) {
+                Ok(hook) => settle::settle(self.pool(), hook, job, &outcome).await,
+                Err(error) => Err(error),
+            };
+            match settled {
+                Ok(Settled::Written | Settled::WrittenBefore) => return,
+                Ok(Settled::LeaseLost) => {
+                    tracing::warn!(job = %job.id, key = %job.key, claim = job.claim, "the claim was lost: another worker goes on");
+                    return;
+                }
+                Err(error) if is_refused(&error) && outcome.error_kind != Some(super::outcome::INTERNAL) => {
+                    tracing::error!(job = %job.id, key = %job.key, %error, "its outcome cannot be written");
+                    outcome = Outcome::internal(format!("its outcome could not be written: {error}"));
+                }
+                Err(error) if is_refused(&error) => {
+                    // Not even that: the job stays Running until this worker leaves, and the log says why.
+                    tracing::error!(job = %job.id, key = %job.key, %error, "its end cannot be written");
+                    return;
+                }
+                Err(error) => {
+                    let delay = delays.next().unwrap_or(Duration::from_secs(5));
+                    tracing::warn!(job = %job.id, key = %job.key, %error, "not settled yet; trying again in {delay:?}");
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    /// Repeats a write of the ledger until it stands: PostgreSQL may be away for a while.
+    ///
+    /// # Errors
+    /// What PostgreSQL refuses for its content, or any error once the grace is over.
+    pub async fn persist<T, F, W>(&self, mut write: W) -> Result<T, QueueError>
+    where
+        W: FnMut() -> F,
+        F: Future<Output = Result<T, QueueError>>,
+    {
+        let mut delays = backoff();
+        loop {
+            match write().await {
+                Err(error) if !is_refused(&error) && !self.shared.grace_over.is_cancelled() => {
+                    let delay = delays.next().unwrap_or(Duration::from_secs(5));
+                    tracing::warn!(%error, "not written yet; trying again in {delay:?}");
+                    tokio::select! {
+                        () = tokio::time::sleep(delay) => {}
+                        () = self.shared.grace_over.cancelled() => {}
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes the jobs of a queue as they come and runs each with this handler, without apalis: what the library's
+    /// `process_*` functions do. Ends when the engine stops.
+    pub async fn drive<H, F>(&self, queue: &str, handler: H)
+    where
+        H: Fn(Job) -> F,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let Some(mut jobs) = self.jobs(queue) else { return };
+        while let Some(job) = jobs.recv().await {
+            let handled = handler(job.clone());
+            drop(self.execute(job, handled));
+        }
+    }
+}
+
+/// 50 ms, 100 ms, 200 ms ... 5 s, with jitter, without end.
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|message| (*message).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Decodes a payload and runs the handler with it; what cannot be decoded settles its own job as `internal`.
+pub fn decoded<P, H, F>(job: &Job, handler: H) -> impl Future<Output = Outcome> + Send + use<P, H, F>
+where
+    P: serde::de::DeserializeOwned,
+    H: FnOnce(P) -> F,
+    F: Future<Output = Outcome> + Send,
+{
+    match serde_json::from_slice::<P>(&job.payload) {
+        Ok(payload) => handler(payload).left_future(),
+        Err(error) => {
+            tracing::error!(job = %job.id, key = %job.key, %error, "its payload cannot be decoded");
+            let outcome =
+                Outcome { verdict: Verdict::Failed, ..Outcome::internal(format!("the payload cannot be decoded: {error}")) };
+            std::future::ready(outcome).right_future()
+        }
+    }
+}

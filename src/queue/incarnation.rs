@@ -1,0 +1,53 @@
+//! One OS process registers one row in `apalis.workers`, under a name that is never used again: its incarnation.
+
+use std::sync::Arc;
+
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+/// `worker_type` of our rows in `apalis.workers`, by which they are told from those of stock apalis queues.
+pub(super) const WORKER_TYPE: &str = "imagemill";
+
+/// A name for a new incarnation: host, process, and what makes it unique.
+pub(super) fn new_name() -> Arc<str> {
+    let unique = Uuid::now_v7().simple().to_string();
+    format!("{}-{}-{unique}", host(), std::process::id()).into()
+}
+
+fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_str().unwrap_or("unnamed").to_owned()
+}
+
+/// Registers it with apalis, and in our own list that stays.
+pub(super) async fn register(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query(
+        "insert into apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
+         values ($1, $2, 'imagemill', '', clock_timestamp(), clock_timestamp())",
+    )
+    .bind(name)
+    .bind(WORKER_TYPE)
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query("insert into imagemill.incarnations (name, host, pid, version) values ($1, $2, $3, $4)")
+        .bind(name)
+        .bind(host())
+        .bind(i32::try_from(std::process::id()).unwrap_or_default())
+        .bind(env!("CARGO_PKG_VERSION"))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
+/// Its end by its own hand. Fails on the foreign key while it still holds jobs: then the row stays for its rescuer.
+pub(super) async fn end(connection: &mut PgConnection, name: &str, how: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("delete from apalis.workers where id = $1").bind(name).execute(&mut *transaction).await?;
+    sqlx::query("update imagemill.incarnations set ended_at = now(), how = $2 where name = $1 and ended_at is null")
+        .bind(name)
+        .bind(how)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}

@@ -1,0 +1,39 @@
+//! Wake by LISTEN/NOTIFY. A hint only: the slow poll must suffice alone.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::postgres::PgListener;
+
+use super::{engine::Shared, enqueue::WAKE_CHANNEL};
+
+/// Between two tries to listen again, after the connection was lost.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Listens until the engine stops; whenever the connection was lost, the claimer looks once, since a notification may
+/// have been missed.
+pub(super) async fn run(shared: Arc<Shared>) {
+    tokio::select! {
+        () = listen_for_ever(&shared) => {}
+        () = shared.stop.cancelled() => {}
+    }
+}
+
+async fn listen_for_ever(shared: &Shared) {
+    loop {
+        if let Err(error) = listen(shared).await {
+            tracing::warn!(%error, "not listening for work; polling instead");
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(&shared.pool).await?;
+    listener.listen(WAKE_CHANNEL).await?;
+    shared.wake.notify_one();
+    // None: the connection was lost.
+    while listener.try_recv().await?.is_some() {
+        shared.wake.notify_one();
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! The queue engine: enqueue, claim, beat, rescue, settle, listen, and the thin apalis Backends over it.
+//!
+//! It knows jobs, attempts, lanes, groups and owners as text; it knows nothing of images. What a job means is asked of
+//! the one hook, [`Settle`]. The rules are those of design section 7.
+
+mod backend;
+mod beat;
+mod claim;
+mod clock;
+mod engine;
+mod enqueue;
+mod error;
+mod execute;
+mod incarnation;
+mod job;
+pub mod ledger;
+mod listen;
+mod outcome;
+mod rescue;
+mod settle;
+mod slots;
+mod tokens;
+
+pub use backend::{Handler, QueueBackend, SettleLayer, SettleService};
+pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
+pub use enqueue::{Batch, WAKE_CHANNEL, any_open, enqueue, open_keys, reopen};
+pub use error::QueueError;
+pub use execute::decoded;
+pub use job::Job;
+pub use outcome::{AttemptEnd, INTERNAL, Outcome, Verdict};
+pub use settle::{Moved, Settle, Settled, settle};
+pub use tokens::{Interrupt, JobTokens};

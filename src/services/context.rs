@@ -1,0 +1,43 @@
+//! The narrow context that services get.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+#[cfg(feature = "worker")]
+use super::make_image::UpstreamClient;
+use crate::config::Settings;
+
+/// What a service needs of its process.
+#[derive(Clone)]
+pub struct Context {
+    /// The pool.
+    pub pool: PgPool,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// The upstream's client; none in a process that submits nothing.
+    #[cfg(feature = "worker")]
+    pub upstream: Option<UpstreamClient>,
+}
+
+impl Context {
+    /// A context that submits nothing: what a producer has.
+    pub fn new(pool: PgPool, settings: Settings) -> Self {
+        Self {
+            pool,
+            settings: Arc::new(settings),
+            #[cfg(feature = "worker")]
+            upstream: None,
+        }
+    }
+
+    /// With a client of the upstream.
+    ///
+    /// # Errors
+    /// See [`super::make_image::ClientError`].
+    #[cfg(feature = "worker")]
+    pub fn with_upstream(mut self) -> Result<Self, super::make_image::ClientError> {
+        self.upstream = Some(UpstreamClient::new(&self.settings)?);
+        Ok(self)
+    }
+}

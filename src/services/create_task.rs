@@ -1,0 +1,155 @@
+//! From a task to its cells: the task row, all cells, all jobs, in one transaction.
+
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::{actor::Actor, context::Context, error::ServiceError};
+use crate::{
+    config::LimitSettings,
+    crud::{
+        subtasks,
+        tasks::{self, NewTask},
+    },
+    models::{self, Axis, Cell, Permission, RequestCell, TaskDefinition, TaskLimits, payload::GenerateImage},
+    queue::{self, Batch},
+};
+
+impl From<&LimitSettings> for TaskLimits {
+    fn from(limits: &LimitSettings) -> Self {
+        Self { max_axes: limits.max_axes, max_values_per_axis: limits.max_values_per_axis, max_cells: limits.max_cells }
+    }
+}
+
+/// A task that stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct CreatedTask {
+    /// The task.
+    pub id: Uuid,
+    /// Its cells.
+    pub total_images: i32,
+    /// False: it stood already, under the same idempotency key, and nothing was enqueued.
+    pub is_new: bool,
+}
+
+/// What would become of a task.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct PlannedTask {
+    /// Its name.
+    pub name: String,
+    /// Its axes.
+    pub axes: Vec<Axis>,
+    /// Its cells.
+    pub total_images: i32,
+    /// Cells by lane.
+    pub lanes: std::collections::BTreeMap<String, i32>,
+    /// The body of the first cell's submit.
+    pub first_body: serde_json::Value,
+    /// The body of the last cell's submit.
+    pub last_body: serde_json::Value,
+}
+
+/// Expands a task and stores nothing. A seed that is to be drawn is drawn anew each time.
+///
+/// # Errors
+/// Every fault of the input at once.
+pub fn plan_task(limits: &LimitSettings, definition: &TaskDefinition) -> Result<PlannedTask, ServiceError> {
+    let plan = models::plan(definition, &limits.into())?;
+    let mut rng = rand::rng();
+    let mut lanes = std::collections::BTreeMap::new();
+    let cells: Vec<Cell> = plan.cells(&mut rng).collect();
+    for cell in &cells {
+        *lanes.entry(cell.lane.to_owned()).or_insert(0) += 1;
+    }
+    let body = |cell: Option<&Cell>| match cell {
+        Some(cell) => models::request_body(definition.prompts(), &RequestCell::from(cell))
+            .map_err(|error| ServiceError::Usage(error.to_string())),
+        None => Err(ServiceError::Usage("the grid has no cell".to_owned())),
+    };
+    Ok(PlannedTask {
+        name: definition.name().to_owned(),
+        total_images: plan.total_images,
+        lanes,
+        first_body: body(cells.first())?,
+        last_body: body(cells.last())?,
+        axes: plan.axes,
+    })
+}
+
+/// Stores a task and enqueues its cells, in a transaction of its own.
+///
+/// # Errors
+/// See [`ServiceError`]; nothing is stored then.
+pub async fn create_task(context: &Context, actor: &Actor, definition: &TaskDefinition) -> Result<CreatedTask, ServiceError> {
+    let mut connection = context.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let created = create_task_in(&mut transaction, &context.settings.limits, actor, definition).await?;
+    transaction.commit().await?;
+    Ok(created)
+}
+
+/// The same in the caller's transaction: it stands when the caller commits, and a rollback leaves no trace. No worker is
+/// woken before.
+///
+/// # Errors
+/// See [`ServiceError`]; the caller should roll back.
+pub async fn create_task_in(
+    connection: &mut PgConnection,
+    limits: &LimitSettings,
+    actor: &Actor,
+    definition: &TaskDefinition,
+) -> Result<CreatedTask, ServiceError> {
+    let permission = if definition.priority() > 1 { Permission::CreateHighPriority } else { Permission::CreateLowPriority };
+    actor.require(permission)?;
+    let plan = models::plan(definition, &limits.into())?;
+    let axes = serde_json::to_value(&plan.axes).map_err(|error| ServiceError::Usage(error.to_string()))?;
+    let id = Uuid::now_v7();
+    let input_sha256 = models::input_sha256(definition);
+    let task = NewTask {
+        id,
+        user_id: actor.id,
+        name: definition.name(),
+        priority: definition.priority(),
+        lane: definition.lane(),
+        idempotency_key: definition.idempotency_key(),
+        input_sha256: &input_sha256,
+        prompts: definition.prompts_json(),
+        settings: definition.settings_json(),
+        axes,
+        total_images: plan.total_images,
+    };
+    if !tasks::insert(connection, &task).await? {
+        return existing(connection, actor, definition, &input_sha256).await;
+    }
+    let cells: Vec<Cell> = plan.cells(&mut rand::rng()).collect();
+    let ids: Vec<Uuid> = cells.iter().map(|_| Uuid::now_v7()).collect();
+    subtasks::insert(connection, id, &ids, &cells).await?;
+    let payloads: Result<Vec<Vec<u8>>, _> = ids.iter().map(|id| serde_json::to_vec(&GenerateImage::new(*id))).collect();
+    let batch = Batch {
+        queue: GenerateImage::QUEUE,
+        group: &id.to_string(),
+        owner: &actor.id.to_string(),
+        keys: ids.iter().map(|id| GenerateImage::key(*id)).collect(),
+        lanes: cells.iter().map(|cell| cell.lane.to_owned()).collect(),
+        payloads: payloads.map_err(|error| ServiceError::Usage(error.to_string()))?,
+    };
+    queue::enqueue(connection, &batch).await?;
+    tracing::info!(task = %id, owner = %actor.username, cells = plan.total_images, "task created");
+    Ok(CreatedTask { id, total_images: plan.total_images, is_new: true })
+}
+
+/// The first task of an idempotency key.
+async fn existing(
+    connection: &mut PgConnection,
+    actor: &Actor,
+    definition: &TaskDefinition,
+    input_sha256: &str,
+) -> Result<CreatedTask, ServiceError> {
+    let key = definition.idempotency_key().unwrap_or_default();
+    let first = tasks::get_by_key(connection, actor.id, key).await?;
+    let (task, first_sha256, total_images) =
+        first.ok_or_else(|| ServiceError::NotFound { what: "task of the idempotency key", id: key.to_owned() })?;
+    if first_sha256 != input_sha256 {
+        return Err(ServiceError::KeyReused { key: key.to_owned(), task });
+    }
+    Ok(CreatedTask { id: task, total_images, is_new: false })
+}

@@ -1,0 +1,183 @@
+//! The HTTP client of the upstream: one per process.
+//!
+//! The token goes only to the configured host; no redirect is followed and nothing is repeated inside the client: a POST
+//! that was sent twice would be paid twice.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reqwest::{Response, header::HeaderValue, redirect};
+use secrecy::ExposeSecret as _;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::Url;
+
+use super::token::{TokenError, TokenSource};
+use crate::config::{LaneSettings, Settings, UpstreamSettings};
+
+/// An answer is read up to here.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Why the client could not be made, or a lane not be used.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// No token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// reqwest refuses.
+    #[error("the HTTP client: {0}")]
+    Http(#[source] reqwest::Error),
+    /// The token cannot stand in a header.
+    #[error("the API token cannot stand in a header: it has characters beyond printable ASCII")]
+    TokenForm,
+    /// The lane has no base URL, or is none.
+    #[error("lane {lane} has no base_url: set lanes.{lane}.base_url")]
+    NoBaseUrl {
+        /// The lane.
+        lane: String,
+    },
+}
+
+/// The client.
+#[derive(Debug, Clone)]
+pub struct UpstreamClient {
+    http: reqwest::Client,
+    settings: UpstreamSettings,
+    lanes: BTreeMap<String, LaneSettings>,
+    token: TokenSource,
+    permits: Arc<Semaphore>,
+}
+
+/// One of the connections; a POST's ledger row is written with it in hand.
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl UpstreamClient {
+    /// The client of these settings.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+        let upstream = &settings.upstream;
+        let token = TokenSource::new(upstream)?;
+        let http = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(upstream.connect_timeout)
+            // A keep-alive that the upstream closes under a POST is an unknown: do not keep them for long.
+            .pool_idle_timeout(upstream.idle_timeout)
+            .tcp_keepalive(Duration::from_secs(15))
+            .build()
+            .map_err(ClientError::Http)?;
+        Ok(Self {
+            http,
+            settings: upstream.clone(),
+            lanes: settings.lanes.clone(),
+            token,
+            permits: Arc::new(Semaphore::new(upstream.max_connections)),
+        })
+    }
+
+    /// A lane's settings and base URL.
+    ///
+    /// # Errors
+    /// [`ClientError::NoBaseUrl`].
+    pub fn lane(&self, lane: &str) -> Result<(&LaneSettings, &Url), ClientError> {
+        let settings = self.lanes.get(lane);
+        settings
+            .and_then(|settings| settings.base_url.as_ref().map(|url| (settings, url)))
+            .ok_or_else(|| ClientError::NoBaseUrl { lane: lane.to_owned() })
+    }
+
+    /// The token's source.
+    pub fn token(&self) -> &TokenSource {
+        &self.token
+    }
+
+    /// Waits for one of the connections.
+    pub async fn permit(&self) -> ConnectionPermit {
+        // The semaphore is never closed.
+        ConnectionPermit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
+    }
+
+    /// A request to the lane's own host, with the headers that it wants.
+    pub(super) fn request(
+        &self,
+        method: reqwest::Method,
+        url: Url,
+        timeout: Duration,
+    ) -> Result<reqwest::RequestBuilder, ClientError> {
+        let token = format!("{}{}", self.settings.token_prefix, self.token.current().expose_secret());
+        let mut token = HeaderValue::from_str(&token).map_err(|_| ClientError::TokenForm)?;
+        token.set_sensitive(true);
+        Ok(self
+            .http
+            .request(method, url)
+            .timeout(timeout)
+            .header("x-platform", &self.settings.platform)
+            .header(&self.settings.token_header, token))
+    }
+
+    /// A request to wherever an answer pointed: without the token.
+    pub(super) fn plain_get(&self, url: Url, timeout: Duration) -> reqwest::RequestBuilder {
+        self.http.get(url).timeout(timeout)
+    }
+}
+
+/// `base` with a path below it.
+pub(super) fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/')));
+    url
+}
+
+/// Reads a body up to a limit.
+///
+/// # Errors
+/// A line that says what went wrong.
+pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| describe(&error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(format!("the answer is longer than {limit} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Reads an answer's body, up to 1 MiB.
+pub(super) async fn read_answer(response: Response) -> Result<Vec<u8>, String> {
+    read_body(response, MAX_ANSWER_BYTES).await
+}
+
+/// An error of the HTTP client in one line, with its causes and without the URL.
+pub(super) fn describe(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        causes.push(inner.to_string());
+        cause = inner.source();
+    }
+    let what = if error.is_timeout() {
+        "time-out"
+    } else if error.is_connect() {
+        "no connection"
+    } else {
+        "the connection broke"
+    };
+    if causes.is_empty() { what.to_owned() } else { format!("{what}: {}", causes.join(": ")) }
+}
+
+/// What an upstream says of itself in an error, shortened; never our request.
+pub(super) fn message_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| {
+        ["err_msg", "msg", "message", "detail", "error"]
+            .iter()
+            .find_map(|key| json.get(key).and_then(|value| value.as_str()).filter(|value| !value.is_empty()).map(str::to_owned))
+    });
+    let said = said.unwrap_or_else(|| text.trim().to_owned());
+    said.chars().take(500).collect()
+}

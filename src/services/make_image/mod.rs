@@ -1,0 +1,174 @@
+//! The upstream call: submit, then poll by id until a terminal state, the poll limit or the deadline.
+//!
+//! The wire is that of the upstream's documentation; what each answer means stands in the two tables of design section 9.
+//! This module says what happened and decides nothing: retry or fail is decided by `subtask_service`, once.
+
+mod client;
+mod picture;
+mod poll;
+mod submit;
+mod token;
+mod wait;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use client::{ClientError, UpstreamClient};
+pub use picture::{KeptPicture, PictureError, keep};
+use serde_json::Value;
+pub use submit::SubmitAnswer;
+pub use token::{TokenError, TokenSource};
+use tokio::time::Instant;
+pub use wait::{Accepted, PollEnd};
+
+use crate::queue::{Interrupt, JobTokens, QueueError};
+
+/// What stands between the two calls: the ledger.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Commits that a POST is about to leave. Returns the request id that goes with it; none: it must not leave.
+    async fn submitting(&self) -> Result<Option<String>, QueueError>;
+
+    /// The last check before the first byte.
+    fn may_submit(&self) -> bool;
+
+    /// Resolves when a POST that is out is awaited no longer.
+    async fn give_up(&self);
+
+    /// Commits the id, before the first poll. False: the id was written as evidence and the polling is not ours.
+    async fn accepted(&self, upstream_id: &str, http_status: u16) -> Result<bool, QueueError>;
+}
+
+/// A journal that keeps nothing: for a call outside any queue, whose caller takes what it pays for into its own hands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoJournal;
+
+#[async_trait]
+impl Journal for NoJournal {
+    async fn submitting(&self) -> Result<Option<String>, QueueError> {
+        Ok(Some(uuid::Uuid::now_v7().to_string()))
+    }
+
+    fn may_submit(&self) -> bool {
+        true
+    }
+
+    async fn give_up(&self) {
+        std::future::pending().await
+    }
+
+    async fn accepted(&self, _: &str, _: u16) -> Result<bool, QueueError> {
+        Ok(true)
+    }
+}
+
+/// One picture to make.
+pub struct MakeImageParams<'a> {
+    /// The process's client.
+    pub client: &'a UpstreamClient,
+    /// The lane.
+    pub lane: &'a str,
+    /// The body of the submit.
+    pub body: &'a Value,
+    /// An earlier submit's id: polled, and nothing is submitted.
+    pub resume: Option<Accepted>,
+    /// Given up after so long since it was accepted.
+    pub deadline: Duration,
+    /// What ends the polling early.
+    pub tokens: &'a JobTokens,
+    /// The ledger.
+    pub journal: &'a dyn Journal,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum MadeImage {
+    /// No row was written and no POST left: a token is set, the worker leaves, or the cell wants none any more.
+    NotBegun,
+    /// The row may stand; no POST left.
+    NotWritten(QueueError),
+    /// The row stands; no POST left, since the last check said no.
+    HeldBack,
+    /// The submit was not accepted.
+    NotAccepted(SubmitAnswer),
+    /// The worker left before the answer came.
+    GivenUp,
+    /// Accepted, but the claim was lost meanwhile; the id is in the ledger.
+    LeaseLost,
+    /// Accepted, but the id could not be written before this process had to end.
+    IdNotWritten {
+        /// The id: it is in the log as well.
+        upstream_id: String,
+        /// Why.
+        error: QueueError,
+    },
+    /// The polling ended.
+    Polled {
+        /// How.
+        end: PollEnd,
+        /// Polls that were answered.
+        polls: u32,
+        /// What the limit and the deadline counted from.
+        since: Instant,
+    },
+}
+
+/// Makes one picture.
+///
+/// # Errors
+/// See [`ClientError`]: the lane cannot be used, and nothing was sent.
+pub async fn make_image(params: MakeImageParams<'_>) -> Result<MadeImage, ClientError> {
+    // Before anything is written: a lane without an address is a fault of the settings, not of the cell.
+    params.client.lane(params.lane)?;
+    let accepted = match &params.resume {
+        Some(accepted) => accepted.clone(),
+        None => match submit_once(&params).await? {
+            Ok(accepted) => accepted,
+            Err(ended) => return Ok(ended),
+        },
+    };
+    let (end, polls) = wait::wait(params.client, params.lane, &accepted, params.deadline, params.tokens).await?;
+    Ok(MadeImage::Polled { end, polls, since: accepted.since })
+}
+
+/// Permit, row, last check, POST, id: in this order.
+async fn submit_once(params: &MakeImageParams<'_>) -> Result<Result<Accepted, MadeImage>, ClientError> {
+    let permit = tokio::select! {
+        biased;
+        _ = params.tokens.interrupted() => return Ok(Err(MadeImage::NotBegun)),
+        permit = params.client.permit() => permit,
+    };
+    if !params.journal.may_submit() {
+        return Ok(Err(MadeImage::NotBegun));
+    }
+    let request_id = match params.journal.submitting().await {
+        Ok(Some(request_id)) => request_id,
+        Ok(None) => return Ok(Err(MadeImage::NotBegun)),
+        Err(error) => return Ok(Err(MadeImage::NotWritten(error))),
+    };
+    if !params.journal.may_submit() {
+        return Ok(Err(MadeImage::HeldBack));
+    }
+    // No token drops a POST that is out: only the end of the grace does.
+    let answer = tokio::select! {
+        biased;
+        answer = submit::submit(params.client, params.lane, params.body, Some(&request_id)) => answer?,
+        () = params.journal.give_up() => return Ok(Err(MadeImage::GivenUp)),
+    };
+    drop(permit);
+    let SubmitAnswer::Accepted { status, upstream_id } = answer else {
+        return Ok(Err(MadeImage::NotAccepted(answer)));
+    };
+    let since = Instant::now();
+    tracing::info!(request_id, upstream_id, "accepted");
+    match params.journal.accepted(&upstream_id, status).await {
+        Ok(true) => Ok(Ok(Accepted { upstream_id, since, ask_at_once: false })),
+        Ok(false) => Ok(Err(MadeImage::LeaseLost)),
+        Err(error) => Ok(Err(MadeImage::IdNotWritten { upstream_id, error })),
+    }
+}
+
+/// Whether a token asks the caller to leave at once.
+pub fn leaves(interrupt: Interrupt) -> bool {
+    matches!(interrupt, Interrupt::Handover | Interrupt::LeaseLost)
+}

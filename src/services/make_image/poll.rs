@@ -1,0 +1,141 @@
+//! The poll: one GET, and what its answer means (upstream: poll).
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::{ClientError, UpstreamClient, describe, join, message_of, read_answer};
+
+/// What one poll says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PollAnswer {
+    /// PENDING, MODERATION, or a word that we do not know: go on.
+    Working {
+        /// The word.
+        status: String,
+    },
+    /// SUCCESS with a picture.
+    Picture {
+        /// Its URL.
+        url: String,
+    },
+    /// SUCCESS, and the list is still empty.
+    EmptySuccess,
+    /// FAILURE.
+    Failed {
+        /// The upstream's reason.
+        error: String,
+    },
+    /// TIMEOUT: the upstream gave up.
+    TimedOut {
+        /// The upstream's reason.
+        error: String,
+    },
+    /// `ILLEGAL_IMAGE`, `DELETED`.
+    Refused {
+        /// The upstream's reason.
+        error: String,
+    },
+    /// 404.
+    NotFound,
+    /// No answer to the question: network, 5xx, 429, 401, 402, 403, unreadable.
+    Trouble {
+        /// Its status, where one came.
+        status: Option<u16>,
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// Asks once.
+///
+/// # Errors
+/// See [`ClientError`]: the request could not be made.
+pub async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
+    let (settings, base) = client.lane(lane)?;
+    let url = join(base, &settings.poll_path.replace("{id}", &encode(upstream_id)));
+    let response = match client.request(Method::GET, url, settings.poll_timeout)?.send().await {
+        Ok(response) => response,
+        Err(error) => return Ok(PollAnswer::Trouble { status: None, error: describe(&error) }),
+    };
+    let status = response.status();
+    let body = match read_answer(response).await {
+        Ok(body) => body,
+        Err(error) => return Ok(PollAnswer::Trouble { status: Some(status.as_u16()), error }),
+    };
+    if status == 404 {
+        return Ok(PollAnswer::NotFound);
+    }
+    if !status.is_success() {
+        return Ok(PollAnswer::Trouble { status: Some(status.as_u16()), error: format!("HTTP {status}: {}", message_of(&body)) });
+    }
+    Ok(judge(&body))
+}
+
+/// An id as one segment of a path.
+fn encode(id: &str) -> String {
+    url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+fn judge(body: &[u8]) -> PollAnswer {
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        return PollAnswer::Trouble { status: Some(200), error: format!("not JSON: {}", message_of(body)) };
+    };
+    let Some(status) = json.get("task_status").and_then(Value::as_str) else {
+        return PollAnswer::Trouble { status: Some(200), error: format!("no task_status: {}", message_of(body)) };
+    };
+    let error = || {
+        let said = ["err_msg", "msg"]
+            .iter()
+            .find_map(|key| json.get(key).and_then(Value::as_str).filter(|said| !said.trim().is_empty()));
+        said.map_or_else(|| status.to_owned(), |said| said.chars().take(2000).collect())
+    };
+    match status {
+        "SUCCESS" => picture_of(&json).map_or(PollAnswer::EmptySuccess, |url| PollAnswer::Picture { url }),
+        "FAILURE" => PollAnswer::Failed { error: error() },
+        "TIMEOUT" => PollAnswer::TimedOut { error: error() },
+        "ILLEGAL_IMAGE" | "DELETED" => PollAnswer::Refused { error: format!("{status}: {}", error()) },
+        other => PollAnswer::Working { status: other.to_owned() },
+    }
+}
+
+/// The first artifact with a URL; else `result_image_url`, which some clients look at.
+fn picture_of(json: &Value) -> Option<String> {
+    let artifacts = json.get("artifacts").and_then(Value::as_array);
+    let first = artifacts.and_then(|artifacts| artifacts.iter().find_map(|artifact| artifact.get("url").and_then(url_of)));
+    first.or_else(|| json.get("result_image_url").and_then(url_of))
+}
+
+fn url_of(value: &Value) -> Option<String> {
+    value.as_str().filter(|url| !url.trim().is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_artifact_with_a_url_is_the_picture() {
+        let body = br#"{"task_status":"SUCCESS","artifacts":[{"url":""},{"uuid":"a"},{"url":"http://x/2.png"}]}"#;
+        assert_eq!(judge(body), PollAnswer::Picture { url: "http://x/2.png".to_owned() });
+    }
+
+    #[test]
+    fn the_reason_is_err_msg_else_msg() {
+        let both = br#"{"task_status":"FAILURE","err_msg":"out of memory","msg":"x"}"#;
+        assert_eq!(judge(both), PollAnswer::Failed { error: "out of memory".to_owned() });
+        let one = br#"{"task_status":"FAILURE","err_msg":"","msg":"busy"}"#;
+        assert_eq!(judge(one), PollAnswer::Failed { error: "busy".to_owned() });
+    }
+
+    #[test]
+    fn an_unknown_word_means_go_on() {
+        assert!(matches!(judge(br#"{"task_status":"WARMING_UP"}"#), PollAnswer::Working { .. }));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_trouble() {
+        for body in [&b""[..], b"<html>", b"{}", b"[]", br#"{"task_status":5}"#] {
+            assert!(matches!(judge(body), PollAnswer::Trouble { .. }));
+        }
+    }
+}

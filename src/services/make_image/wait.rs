@@ -1,0 +1,161 @@
+//! Polling by id until a terminal state, the poll limit or the deadline (design, section 9, second table).
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rand::RngExt as _;
+use tokio::time::Instant;
+
+use super::{
+    client::{ClientError, UpstreamClient},
+    poll::{PollAnswer, poll},
+};
+use crate::queue::{Interrupt, JobTokens};
+
+/// SUCCESS may come before its list: so many more polls are given to it.
+const EMPTY_SUCCESS_POLLS: u32 = 3;
+/// 404 so many times in a row: the upstream has lost it.
+const LOST_POLLS: u32 = 5;
+/// A claim asks at least so often before it says that the limit is reached: it may have been long between two claims.
+const LEAST_POLLS: u32 = 3;
+/// Longest wait between two polls that fail.
+const LONGEST_TROUBLE: Duration = Duration::from_secs(60);
+
+/// How the polling ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PollEnd {
+    /// A picture.
+    Picture {
+        /// Its URL.
+        url: String,
+    },
+    /// SUCCESS, still empty after 3 more polls: billed, and without a picture.
+    Empty,
+    /// FAILURE.
+    Failed {
+        /// The upstream's reason.
+        error: String,
+    },
+    /// TIMEOUT.
+    TimedOut {
+        /// The upstream's reason.
+        error: String,
+    },
+    /// `ILLEGAL_IMAGE`, `DELETED`.
+    Refused {
+        /// The upstream's reason.
+        error: String,
+    },
+    /// The limit; the upstream may still be working.
+    Limit,
+    /// The deadline.
+    Deadline {
+        /// What the last poll said.
+        error: String,
+    },
+    /// 404, five in a row.
+    Lost,
+    /// A token ended the wait; the upstream goes on.
+    Interrupted(Interrupt),
+}
+
+/// What to poll for.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The upstream's id.
+    pub upstream_id: String,
+    /// Since it was accepted, or opened again; what the limit and the deadline count from.
+    pub since: Instant,
+    /// A new claim asks at once; after a submit the first poll waits its interval.
+    pub ask_at_once: bool,
+}
+
+/// Polls until the end. Returns it and the number of polls that were answered.
+///
+/// # Errors
+/// See [`ClientError`]: the lane cannot be used.
+pub async fn wait(
+    client: &UpstreamClient,
+    lane: &str,
+    accepted: &Accepted,
+    deadline: Duration,
+    tokens: &JobTokens,
+) -> Result<(PollEnd, u32), ClientError> {
+    let (settings, _) = client.lane(lane)?;
+    let limit = settings.poll_interval * settings.max_polls;
+    let (mut answered, mut empty, mut not_found, mut named) = (0, 0, 0, false);
+    let mut said = "no poll was answered".to_owned();
+    let mut troubles = trouble_delays(settings.poll_interval);
+    let mut pause = if accepted.ask_at_once { Duration::ZERO } else { settings.poll_interval };
+    loop {
+        let left = deadline.saturating_sub(accepted.since.elapsed());
+        tokio::select! {
+            biased;
+            interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
+            () = tokio::time::sleep(pause.min(left)) => {}
+        }
+        let answer = tokio::select! {
+            biased;
+            interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
+            answer = poll(client, lane, &accepted.upstream_id) => answer?,
+        };
+        pause = settings.poll_interval;
+        if !matches!(answer, PollAnswer::Trouble { .. }) {
+            answered += 1;
+            troubles = trouble_delays(settings.poll_interval);
+        }
+        if answer != PollAnswer::NotFound {
+            not_found = 0;
+        }
+        match answer {
+            PollAnswer::Picture { url } => return Ok((PollEnd::Picture { url }, answered)),
+            PollAnswer::Failed { error } => return Ok((PollEnd::Failed { error }, answered)),
+            PollAnswer::TimedOut { error } => return Ok((PollEnd::TimedOut { error }, answered)),
+            PollAnswer::Refused { error } => return Ok((PollEnd::Refused { error }, answered)),
+            PollAnswer::EmptySuccess => {
+                empty += 1;
+                if empty > EMPTY_SUCCESS_POLLS {
+                    return Ok((PollEnd::Empty, answered));
+                }
+                "SUCCESS without a picture".clone_into(&mut said);
+            }
+            PollAnswer::NotFound => {
+                not_found += 1;
+                if not_found >= LOST_POLLS {
+                    return Ok((PollEnd::Lost, answered));
+                }
+                "404".clone_into(&mut said);
+            }
+            PollAnswer::Working { status } => {
+                if !named && !matches!(status.as_str(), "PENDING" | "MODERATION") {
+                    named = true;
+                    tracing::warn!(upstream_id = %accepted.upstream_id, status, "the upstream uses a word that is not known; polling on");
+                }
+                said = status;
+                if accepted.since.elapsed() >= limit && answered >= LEAST_POLLS {
+                    return Ok((PollEnd::Limit, answered));
+                }
+            }
+            PollAnswer::Trouble { status, error } => {
+                pause = troubles.next().unwrap_or(LONGEST_TROUBLE);
+                tracing::warn!(upstream_id = %accepted.upstream_id, status, error, "a poll failed; the next in {pause:?}");
+                if status == Some(401)
+                    && let Err(error) = client.token().reload()
+                {
+                    tracing::warn!(%error, "the token was not read again");
+                }
+                said = error;
+            }
+        }
+        if accepted.since.elapsed() >= deadline {
+            return Ok((PollEnd::Deadline { error: said }, answered));
+        }
+    }
+}
+
+/// From the interval on, doubling, with full jitter.
+fn trouble_delays(interval: Duration) -> impl Iterator<Item = Duration> {
+    let longest = LONGEST_TROUBLE.max(interval);
+    let delays = ExponentialBuilder::default().with_min_delay(interval).with_max_delay(longest).without_max_times().build();
+    delays.map(|delay| delay.mul_f64(rand::rng().random::<f64>()))
+}

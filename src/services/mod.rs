@@ -1,0 +1,17 @@
+//! The decisions: what is allowed, what is enqueued, retry or fail. Only here and in the queue are transactions begun.
+
+pub mod actor;
+#[cfg(feature = "worker")]
+mod cell_outcome;
+mod cell_settle;
+pub mod context;
+mod create_task;
+pub mod error;
+#[cfg(feature = "worker")]
+pub mod make_image;
+pub mod processing;
+#[cfg(feature = "worker")]
+mod run_cell;
+pub mod subtask_service;
+pub mod task_service;
+mod task_settle;

@@ -1,0 +1,273 @@
+//! Running one cell: the handler's service function.
+//!
+//! It may run twice, and is cut at any point: what it finds in the ledger says where to go on. An open attempt with an
+//! upstream id is polled, never submitted; one without, by another claim, is unknown.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    cell_outcome::Situation,
+    cell_settle::CellResult,
+    context::Context,
+    make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, UpstreamClient, make_image},
+};
+use crate::{
+    crud::subtasks::{self, RunRow},
+    models::{self, RequestCell},
+    queue::{
+        AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
+        ledger::{self, AttemptState, Evidence, History, OpenAttempt, Submit},
+    },
+};
+
+/// What is known of a cell when its run begins.
+struct Found {
+    row: RunRow,
+    open: Option<OpenAttempt>,
+    history: History,
+}
+
+/// Runs one cell to what can be said of it now.
+///
+/// Enqueued by `create_task`, one a cell; writes the cell's result, its attempts and its task's counts through the settle.
+pub async fn run_cell(context: &Context, engine: &Engine, job: &Job, cell: Uuid) -> Outcome {
+    let Some(client) = &context.upstream else {
+        return Outcome::internal("this process has no client of the upstream");
+    };
+    let found = engine.persist(|| load(context, cell)).await;
+    match found {
+        Ok(Some(found)) => run(context, client, engine, job, cell, found).await,
+        Ok(None) => Outcome::internal("there is no such cell"),
+        // The database is away and this worker leaves: the next one reads it.
+        Err(error) if engine.is_stopping() => Outcome::new(Verdict::HandedOver).because(error.to_string()),
+        Err(error) => Outcome::internal(error.to_string()),
+    }
+}
+
+async fn load(context: &Context, cell: Uuid) -> Result<Option<Found>, QueueError> {
+    let mut connection = context.pool.acquire().await?;
+    let Some(row) = subtasks::get_to_run(&mut connection, cell).await? else { return Ok(None) };
+    let open = ledger::open_attempt(&mut connection, cell).await?;
+    let history = ledger::history(&mut connection, cell, row.round).await?;
+    Ok(Some(Found { row, open, history }))
+}
+
+async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
+    let Found { row, open, history } = found;
+    if row.status.is_terminal() {
+        // An earlier claim ended it; the settle closes what it left open.
+        return Outcome::done();
+    }
+    let settings = &context.settings.generate_image;
+    let submit_timeout = context.settings.lanes.get(&row.lane).map_or(Duration::ZERO, |lane| lane.submit_timeout);
+    let answer_within = submit_timeout + context.settings.queue.lease;
+    let ordinal = open.as_ref().map(|open| open.ordinal);
+    let situation = Situation { settings, history: &history, ordinal, answer_within };
+    let resume = match open {
+        Some(OpenAttempt { state: AttemptState::Accepted, upstream_id: Some(upstream_id), age, .. }) => {
+            let since = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+            Some(Accepted { upstream_id, since, ask_at_once: true })
+        }
+        // The row was written by a claim that is gone: whether its POST left, nobody knows.
+        Some(open) => return situation.unknown(format!("the worker of attempt {} ended before its answer", open.ordinal), None),
+        None => None,
+    };
+    if resume.is_none() {
+        if row.is_cancel_requested {
+            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
+        }
+        if history.answer_in > Duration::ZERO {
+            return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
+        }
+    }
+    let body = match body_of(&row) {
+        Ok(body) => body,
+        Err(error) => return Outcome::internal(error),
+    };
+    let journal = CellJournal {
+        context,
+        engine,
+        job,
+        cell,
+        row: &row,
+        sha256: models::request_sha256(&body),
+        answer_within,
+        ordinal: std::sync::OnceLock::new(),
+    };
+    let params = MakeImageParams {
+        client,
+        lane: &row.lane,
+        body: &body,
+        resume,
+        deadline: settings.deadline,
+        tokens: &job.tokens,
+        journal: &journal,
+    };
+    let made = make_image(params).await;
+    let ordinal = ordinal.or_else(|| journal.ordinal.get().copied());
+    let situation = Situation { ordinal, ..situation };
+    match made {
+        // A lane without an address: nothing was sent, and somebody must set it.
+        Err(error) => situation.come_back(None).because(error.to_string()),
+        Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation),
+        Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
+        Ok(MadeImage::HeldBack) => situation.not_sent("the worker leaves, or its lease ran short"),
+        Ok(MadeImage::NotAccepted(answer)) => {
+            reload_token(client, &answer);
+            situation.after_submit(answer)
+        }
+        Ok(MadeImage::GivenUp) => situation.unknown("the worker left before the answer came".to_owned(), None),
+        Ok(MadeImage::LeaseLost) => Outcome::new(Verdict::LeaseLost),
+        Ok(MadeImage::IdNotWritten { upstream_id, error }) => {
+            tracing::error!(%cell, upstream_id, %error, "ACCEPTED, and the id could not be written: it is known here only");
+            situation.unknown(format!("accepted as {upstream_id}, which could not be written: {error}"), None)
+        }
+        Ok(MadeImage::Polled { end: PollEnd::Picture { url }, polls, since }) => {
+            let end = AttemptEnd { ordinal, state: AttemptState::Succeeded, http_status: None, error: None, polls: polls as i32 };
+            complete(context, client, job, &row, url, since, end).await
+        }
+        Ok(MadeImage::Polled { end, polls, .. }) => situation.after_polls(end, polls),
+    }
+}
+
+fn body_of(row: &RunRow) -> Result<serde_json::Value, String> {
+    let prompts = models::validate_prompts(&row.prompts).map_err(|faults| format!("the task's prompts: {faults}"))?;
+    let cell = RequestCell {
+        variable_indices: &row.variable_indices,
+        seed: row.seed,
+        width: row.width,
+        height: row.height,
+        use_polish: row.use_polish,
+        is_lumina: row.is_lumina,
+        lumina_model_name: row.lumina_model_name.as_deref(),
+        lumina_cfg: row.lumina_cfg,
+        lumina_step: row.lumina_step,
+    };
+    models::request_body(&prompts, &cell).map_err(|error| error.to_string())
+}
+
+/// No row, no POST: by a token, because the worker leaves, because its lease runs short, or because the cell wants none.
+fn not_begun(engine: &Engine, job: &Job, situation: &Situation<'_>) -> Outcome {
+    match job.tokens.interrupt() {
+        Some(Interrupt::LeaseLost) => Outcome::new(Verdict::LeaseLost),
+        Some(Interrupt::Cancel) => Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted"),
+        Some(Interrupt::Handover) => Outcome::new(Verdict::HandedOver),
+        None if engine.is_stopping() => Outcome::new(Verdict::HandedOver),
+        None => {
+            situation.come_back(None).because("not submitted: the lease ran short, or the cell was cancelled or ended meanwhile")
+        }
+    }
+}
+
+/// 401: the token may have been replaced in its file.
+fn reload_token(client: &UpstreamClient, answer: &make_image::SubmitAnswer) {
+    if let make_image::SubmitAnswer::TurnedAway { status: 401, error, .. } = answer {
+        tracing::warn!(error, "the upstream does not take the token");
+        match client.token().reload() {
+            Ok(true) => tracing::info!("the token was read again, and is another one"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the token was not read again"),
+        }
+    }
+}
+
+/// Keeps the picture, if that is asked for, and completes the cell. A download that fails is tried again until the deadline
+/// and costs no attempt; then the cell is completed with its URL alone.
+async fn complete(
+    context: &Context,
+    client: &UpstreamClient,
+    job: &Job,
+    row: &RunRow,
+    url: String,
+    since: Instant,
+    end: AttemptEnd,
+) -> Outcome {
+    let results = &context.settings.results;
+    let mut result = CellResult { url, file: None, sha256: None, note: None };
+    if let Some(directory) = &results.directory {
+        let stem = format!("{}/{:05}", row.task_id, row.cell);
+        let longest = Duration::from_secs(60);
+        let mut delays = ExponentialBuilder::default().with_max_delay(longest).with_jitter().without_max_times().build();
+        loop {
+            match make_image::keep(client, results, directory, &result.url, &stem).await {
+                Ok(kept) => {
+                    result.file = Some(kept.file);
+                    result.sha256 = Some(kept.sha256);
+                    break;
+                }
+                Err(error) => {
+                    let delay = delays.next().unwrap_or(longest);
+                    if since.elapsed() + delay >= context.settings.generate_image.deadline {
+                        tracing::error!(task = %row.task_id, cell = row.cell, %error, "the picture was not kept");
+                        result.note = Some(error.to_string());
+                        break;
+                    }
+                    tracing::warn!(task = %row.task_id, cell = row.cell, %error, "the picture is not kept yet; again in {delay:?}");
+                    tokio::select! {
+                        () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
+                        () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+    }
+    match serde_json::to_value(&result) {
+        Ok(result) => Outcome::done().ending(end).leaving(result),
+        Err(error) => Outcome::internal(error.to_string()),
+    }
+}
+
+/// The ledger of one run.
+struct CellJournal<'a> {
+    context: &'a Context,
+    engine: &'a Engine,
+    job: &'a Job,
+    cell: Uuid,
+    row: &'a RunRow,
+    sha256: String,
+    answer_within: Duration,
+    /// The attempt that this run began.
+    ordinal: std::sync::OnceLock<i32>,
+}
+
+#[async_trait]
+impl Journal for CellJournal<'_> {
+    async fn submitting(&self) -> Result<Option<String>, QueueError> {
+        let submit = Submit {
+            cell: self.cell,
+            round: self.row.round,
+            lane: &self.row.lane,
+            request_sha256: &self.sha256,
+            answer_within: self.answer_within,
+        };
+        let hook = self.engine.hook(&self.job.queue)?;
+        let begun = ledger::begin(&self.context.pool, hook, self.job, &submit).await?;
+        Ok(begun.map(|ordinal| {
+            // Set once: a run begins one attempt at most.
+            let ordinal = *self.ordinal.get_or_init(|| ordinal);
+            format!("{}/{ordinal}", self.cell)
+        }))
+    }
+
+    fn may_submit(&self) -> bool {
+        self.engine.may_submit(self.job)
+    }
+
+    async fn give_up(&self) {
+        self.engine.grace_over().await;
+    }
+
+    async fn accepted(&self, upstream_id: &str, http_status: u16) -> Result<bool, QueueError> {
+        let Some(ordinal) = self.ordinal.get().copied() else {
+            return Err(QueueError::Ledger { cell: self.cell, message: "accepted without an attempt".to_owned() });
+        };
+        let write = || ledger::accepted(&self.context.pool, self.job, self.cell, ordinal, upstream_id, http_status);
+        Ok(self.engine.persist(write).await? == Evidence::Accepted)
+    }
+}

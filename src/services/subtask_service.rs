@@ -1,0 +1,52 @@
+//! Cells: running one, looking at them, and the hook of their queue.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{actor::Actor, cell_settle::CellHook, context::Context, error::ServiceError};
+use crate::{
+    crud::{
+        subtasks::{self, SubtaskRow},
+        tasks,
+    },
+    models::Permission,
+    queue::Settle,
+};
+
+#[cfg(feature = "worker")]
+pub use super::run_cell::run_cell;
+
+/// The hook of `imagemill.generate_image`.
+pub fn hook() -> Arc<dyn Settle> {
+    Arc::new(CellHook)
+}
+
+/// The cells of a task, in the order of the grid.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn list_subtasks(context: &Context, actor: &Actor, task_id: Uuid) -> Result<Vec<SubtaskRow>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.pool.acquire().await?;
+    if tasks::get(&mut connection, task_id).await?.is_none() {
+        return Err(ServiceError::NotFound { what: "task", id: task_id.to_string() });
+    }
+    Ok(subtasks::get_by_task(&mut connection, task_id).await?)
+}
+
+/// Rates a picture, 1 to 5, or takes the rating away.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn set_rating(context: &Context, actor: &Actor, id: Uuid, rating: Option<i16>) -> Result<(), ServiceError> {
+    if rating.is_some_and(|rating| !(1..=5).contains(&rating)) {
+        return Err(ServiceError::Usage("a rating is 1 to 5".to_owned()));
+    }
+    let mut connection = context.pool.acquire().await?;
+    let missing = || ServiceError::NotFound { what: "completed cell", id: id.to_string() };
+    let cell = subtasks::get(&mut connection, id).await?.ok_or_else(missing)?;
+    let task = tasks::get(&mut connection, cell.task_id).await?.ok_or_else(missing)?;
+    actor.require_manage(task.user_id)?;
+    if subtasks::set_rating(&mut connection, id, rating).await? { Ok(()) } else { Err(missing()) }
+}

@@ -1,0 +1,139 @@
+//! Tasks: looking at them, waiting for them, completing them.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::Connection as _;
+use uuid::Uuid;
+
+use super::{actor::Actor, cell_settle, context::Context, error::ServiceError, task_settle::TaskHook};
+use crate::{
+    crud::tasks::{self, TaskRow},
+    models::{Permission, payload::CompleteTask, status::Status},
+    queue::{self, Outcome, Settle},
+};
+
+pub use super::create_task::{CreatedTask, PlannedTask, create_task, create_task_in, plan_task};
+
+/// The hook of `imagemill.complete_task`.
+pub fn hook() -> Arc<dyn Settle> {
+    Arc::new(TaskHook)
+}
+
+/// Completes a round of a task. The roll-up itself stands in the transaction that acknowledges the job, so that it is
+/// written once however often this runs.
+pub async fn complete(context: &Context, task_id: Uuid, round: i32) -> Outcome {
+    let found = async {
+        let mut connection = context.pool.acquire().await?;
+        tasks::get_round(&mut connection, task_id).await
+    };
+    match found.await {
+        Ok(Some(task)) if task.round == round => Outcome::done(),
+        Ok(Some(task)) => Outcome::done().because(format!("the task is in round {} by now", task.round)),
+        Ok(None) => Outcome::done().because("the task was purged"),
+        // The settle waits for the database, and looks for itself.
+        Err(_) => Outcome::done(),
+    }
+}
+
+/// One task.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn get_task(context: &Context, actor: &Actor, id: Uuid) -> Result<TaskRow, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.pool.acquire().await?;
+    let task = tasks::get(&mut connection, id).await?;
+    task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })
+}
+
+/// Tasks, newest first: one's own, or everybody's.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn list_tasks(context: &Context, actor: &Actor, everybody: bool, limit: i64) -> Result<Vec<TaskRow>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.pool.acquire().await?;
+    Ok(if everybody {
+        tasks::get_all(&mut connection, limit).await?
+    } else {
+        tasks::get_by_user(&mut connection, actor.id, limit).await?
+    })
+}
+
+/// Waits until a task has ended; none: the time was over first.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn await_task(
+    context: &Context,
+    actor: &Actor,
+    id: Uuid,
+    timeout: Option<Duration>,
+) -> Result<Option<TaskRow>, ServiceError> {
+    let began = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let task = get_task(context, actor, id).await?;
+        if task.status.is_terminal() {
+            return Ok(Some(task));
+        }
+        let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Puts a task into another state by hand, along an edge of the state diagram (design, section 6), where no cell says
+/// otherwise: an ended state needs a task without open cells, `processing` one with some.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn update_task_status(context: &Context, actor: &Actor, id: Uuid, status: Status) -> Result<(), ServiceError> {
+    let mut connection = context.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let task = tasks::get(&mut transaction, id).await?;
+    let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })?;
+    actor.require_manage(task.user_id)?;
+    let refused = ServiceError::Transition { what: "task", from: task.status, to: status };
+    let has_open_cells = task.processed_images() < task.total_images;
+    if !task.status.task_may_become(status) || has_open_cells == status.is_terminal() {
+        return Err(refused);
+    }
+    if !tasks::update_status(&mut transaction, id, task.status, status).await? {
+        // Somebody else changed it between the two statements.
+        return Err(refused);
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Looks for open tasks that no cell and no job will end, and has them completed. It should never find one. Returns how many
+/// it found.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn sweep(context: &Context) -> Result<u64, ServiceError> {
+    let mut connection = context.pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let stranded = tasks::get_stranded(&mut transaction, 100).await?;
+    let keys: Vec<String> = stranded.iter().map(|(id, round)| CompleteTask::key(*id, *round)).collect();
+    let open = queue::open_keys(&mut transaction, CompleteTask::QUEUE, &keys).await?;
+    let mut repaired = 0;
+    for (id, round) in stranded {
+        if open.contains(&CompleteTask::key(id, round)) {
+            continue;
+        }
+        let Some(task) = tasks::get_round(&mut transaction, id).await? else { continue };
+        let (group, owner) = (id.to_string(), task.user_id.to_string());
+        let reopened = queue::reopen(&mut transaction, &cell_settle::completion(id, round, &group, &owner)?).await?;
+        if reopened > 0 {
+            tracing::error!(task = %id, round, "an open task without open cells and without a completion: put right");
+            repaired += reopened;
+        }
+    }
+    transaction.commit().await?;
+    Ok(repaired)
+}
