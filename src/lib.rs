@@ -1,3 +1,9 @@
 //! imagemill: a durable job queue on PostgreSQL that runs image-generation experiments.
+#[cfg(feature = "cli")]
+pub mod commands;
 pub mod config;
+pub mod crud;
+pub mod db;
 pub mod models;
+pub mod queue;
+pub mod services;

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::duration;
+use super::{duration, optional};
 
 /// Every setting, validated. Built by [`super::load`].
 #[derive(Debug, Clone, Deserialize)]
@@ -37,16 +37,18 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
     /// Connection URL; none means the private server.
+    #[serde(deserialize_with = "optional::secret")]
     pub url: Option<SecretString>,
     /// Largest number of pooled connections of one process.
     pub max_connections: u32,
     /// An idle connection older than this is closed.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub stale_timeout: Duration,
     /// How long to wait for a connection before saying that there is none.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// Data directory of the private server; none means the platform's place for data of this user.
+    #[serde(deserialize_with = "optional::deserialize")]
     pub private_directory: Option<PathBuf>,
 }
 
@@ -55,20 +57,23 @@ pub struct DatabaseSettings {
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
     /// A worker says so often that it lives.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub beat: Duration,
     /// A worker that was watched without a beat for so long is dead.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub lease: Duration,
     /// How often to look for work when nothing wakes the claimer.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub poll_interval: Duration,
     /// How long a leaving worker awaits the submits that are out.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub grace: Duration,
     /// How often one worker looks for tasks that no job will end.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub sweep_interval: Duration,
+    /// Finished jobs are pruned after so long; results live in tables of their own.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub retention: Duration,
 }
 
 /// `[limits]`
@@ -106,13 +111,13 @@ pub struct GenerateImageSettings {
     /// When the poll limit is reached and the upstream may still be working.
     pub on_poll_limit: UncertainPolicy,
     /// An accepted attempt is given up after so long, whatever its polls say.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub deadline: Duration,
     /// First wait after a submit that was turned away or not sent; doubles each time, with full jitter.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub backoff_min: Duration,
     /// Longest such wait.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub backoff_max: Duration,
 }
 
@@ -129,8 +134,10 @@ pub struct CompleteTaskSettings {
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSettings {
     /// The API token.
+    #[serde(deserialize_with = "optional::secret")]
     pub api_token: Option<SecretString>,
     /// A file with the API token; read again when the upstream answers 401.
+    #[serde(deserialize_with = "optional::deserialize")]
     pub api_token_file: Option<PathBuf>,
     /// Name of the header that carries the token.
     pub token_header: String,
@@ -139,12 +146,12 @@ pub struct UpstreamSettings {
     /// Value of `x-platform`.
     pub platform: String,
     /// To connect.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// Connections at most, of one process; a POST's ledger row is written with one in hand.
     pub max_connections: usize,
     /// An idle connection is closed after so long.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub idle_timeout: Duration,
 }
 
@@ -153,21 +160,22 @@ pub struct UpstreamSettings {
 #[serde(deny_unknown_fields)]
 pub struct LaneSettings {
     /// Where the lane's API stands; none means that the lane cannot be used.
+    #[serde(deserialize_with = "optional::deserialize")]
     pub base_url: Option<Url>,
     /// Path of the submit, below the base URL.
     pub submit_path: String,
     /// Path of the poll, below the base URL; `{id}` stands for the upstream's id.
     pub poll_path: String,
     /// For the upstream to answer a submit.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub submit_timeout: Duration,
     /// For the upstream to answer a poll.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub poll_timeout: Duration,
     /// Polls before the limit is reached.
     pub max_polls: u32,
     /// Between two polls.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub poll_interval: Duration,
     /// Statuses that mean: surely not accepted, come back later.
     pub not_accepted_statuses: Vec<u16>,
@@ -180,11 +188,12 @@ pub struct LaneSettings {
 #[serde(deny_unknown_fields)]
 pub struct ResultSettings {
     /// Where pictures are kept; none means that only their URLs are.
+    #[serde(deserialize_with = "optional::deserialize")]
     pub directory: Option<PathBuf>,
     /// Largest picture that is fetched, in bytes.
     pub max_bytes: u64,
     /// For one download.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub timeout: Duration,
 }
 

@@ -26,22 +26,11 @@ pub(super) fn axes(definition: &TaskDefinition) -> Vec<Axis> {
     for prompt in definition.prompts() {
         if let Prompt::Variable(prompt) = prompt {
             let values = prompt.values.iter().map(|value| json!(value)).collect();
-            push(
-                &mut axes,
-                "prompt",
-                &prompt.variable_id,
-                &prompt.variable_name,
-                values,
-            );
+            push(&mut axes, "prompt", &prompt.variable_id, &prompt.variable_name, values);
         }
     }
     for (kind, setting) in definition.settings().axis_settings() {
-        if let Setting::Variable {
-            variable_id,
-            variable_name,
-            values,
-        } = setting
-        {
+        if let Setting::Variable { variable_id, variable_name, values } = setting {
             push(&mut axes, kind, &variable_id, &variable_name, values);
         }
     }

@@ -76,26 +76,14 @@ mod tests {
     #[test]
     fn one_text_for_equal_values() {
         let mut text = String::new();
-        write(
-            &json!({"b": [1.0, -0.0, 0.8, null], "a\"": {"d": true, "c": "\u{e9}\n"}}),
-            &mut text,
-        );
-        assert_eq!(
-            text,
-            "{\"a\\\"\":{\"c\":\"\u{e9}\\n\",\"d\":true},\"b\":[1,0,0.8,null]}"
-        );
+        write(&json!({"b": [1.0, -0.0, 0.8, null], "a\"": {"d": true, "c": "\u{e9}\n"}}), &mut text);
+        assert_eq!(text, "{\"a\\\"\":{\"c\":\"\u{e9}\\n\",\"d\":true},\"b\":[1,0,0.8,null]}");
     }
 
     #[test]
     fn the_hash_is_sha256_of_that_text() {
         // printf '{"a":1}' | sha256sum
-        assert_eq!(
-            request_sha256(&json!({ "a": 1.0 })),
-            "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
-        );
-        assert_ne!(
-            request_sha256(&json!([1, 2])),
-            request_sha256(&json!([2, 1]))
-        );
+        assert_eq!(request_sha256(&json!({ "a": 1.0 })), "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862");
+        assert_ne!(request_sha256(&json!([1, 2])), request_sha256(&json!([2, 1])));
     }
 }

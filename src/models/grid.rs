@@ -2,10 +2,7 @@
 
 use rand::Rng;
 
-use super::{
-    Axis, Faults, Setting, Settings, TaskDefinition, TaskLimits, axis, copy_seed, random_seed,
-    reader::Reader,
-};
+use super::{Axis, Faults, Setting, Settings, TaskDefinition, TaskLimits, axis, copy_seed, random_seed, reader::Reader};
 
 /// One picture to be made, with everything that is fixed when its task is created.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,9 +59,7 @@ pub fn plan(definition: &TaskDefinition, limits: &TaskLimits) -> Result<Plan, Fa
     let total_images = axes
         .iter()
         // No overflow where the limits hold; where they do not, the number is never seen.
-        .fold(settings.batch_size, |product, axis| {
-            product.saturating_mul(axis.values.len() as i32)
-        });
+        .fold(settings.batch_size, |product, axis| product.saturating_mul(axis.values.len() as i32));
     reader.finish(Some(Plan {
         total_images,
         prompt_axes: axes.iter().filter(|axis| axis.kind == "prompt").count(),
@@ -77,10 +72,7 @@ pub fn plan(definition: &TaskDefinition, limits: &TaskLimits) -> Result<Plan, Fa
 impl Plan {
     /// All cells in the order of their ordinals: the last axis varies fastest, copies are neighbours. `rng` draws a seed
     /// for each cell whose setting is null or 0.
-    pub fn cells<'p, R: Rng>(
-        &'p self,
-        rng: &'p mut R,
-    ) -> impl ExactSizeIterator<Item = Cell> + use<'p, R> {
+    pub fn cells<'p, R: Rng>(&'p self, rng: &'p mut R) -> impl ExactSizeIterator<Item = Cell> + use<'p, R> {
         (0..self.total_images).map(|ordinal| self.build(ordinal, rng))
     }
 
@@ -127,9 +119,7 @@ impl Plan {
 
     fn build(&self, ordinal: i32, rng: &mut impl Rng) -> Cell {
         let (variable_indices, copy) = self.place(ordinal);
-        let mut values = SettingValues {
-            indices: variable_indices.iter().skip(self.prompt_axes),
-        };
+        let mut values = SettingValues { indices: variable_indices.iter().skip(self.prompt_axes) };
         // In axis order: each setting that is an axis takes the next index.
         let ratio = values.next(&self.settings.ratio);
         let seed = *values.next(&self.settings.seed);

@@ -7,6 +7,7 @@ mod axis;
 mod canonical;
 mod fault;
 mod grid;
+pub mod payload;
 mod prompt;
 mod prompt_reader;
 mod ratio;
@@ -16,6 +17,7 @@ mod role;
 mod seed;
 mod setting;
 mod setting_reader;
+pub mod status;
 mod task_definition;
 mod task_input;
 

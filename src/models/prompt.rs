@@ -53,14 +53,7 @@ pub struct ConstantPrompt {
 
 impl ConstantPrompt {
     fn new(kind: PromptKind, value: String, name: Option<String>) -> Self {
-        Self {
-            kind,
-            value,
-            weight: 1.0,
-            name,
-            img_url: None,
-            uuid: None,
-        }
+        Self { kind, value, weight: 1.0, name, img_url: None, uuid: None }
     }
 
     /// With another weight than 1; 0 to 10.
@@ -148,11 +141,7 @@ impl Serialize for Prompt {
             variable_values: &'p [ConstantPrompt],
         }
         match self {
-            Self::Constant(prompt) => ConstantForm {
-                is_variable: false,
-                prompt,
-            }
-            .serialize(serializer),
+            Self::Constant(prompt) => ConstantForm { is_variable: false, prompt }.serialize(serializer),
             Self::Variable(prompt) => VariableForm {
                 kind: prompt.kind,
                 is_variable: true,
@@ -166,14 +155,7 @@ impl Serialize for Prompt {
 }
 
 /// JSON has no infinite number, and `serde_json` would write null in its place: as text it stays a fault that can be read.
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature is serde's"
-)]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn weight_in_json<S: Serializer>(weight: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if weight.is_finite() {
-        serializer.serialize_f64(*weight)
-    } else {
-        serializer.serialize_str(&weight.to_string())
-    }
+    if weight.is_finite() { serializer.serialize_f64(*weight) } else { serializer.serialize_str(&weight.to_string()) }
 }

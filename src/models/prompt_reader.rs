@@ -7,27 +7,9 @@ use super::{
     reader::{Reader, join, shown},
 };
 
-const PROMPT_KEYS: &[&str] = &[
-    "type",
-    "value",
-    "weight",
-    "name",
-    "img_url",
-    "uuid",
-    "is_variable",
-    "variable_id",
-    "variable_name",
-    "variable_values",
-];
-const VALUE_KEYS: &[&str] = &[
-    "type",
-    "value",
-    "weight",
-    "name",
-    "img_url",
-    "uuid",
-    "is_variable",
-];
+const PROMPT_KEYS: &[&str] =
+    &["type", "value", "weight", "name", "img_url", "uuid", "is_variable", "variable_id", "variable_name", "variable_values"];
+const VALUE_KEYS: &[&str] = &["type", "value", "weight", "name", "img_url", "uuid", "is_variable"];
 
 /// Reads the `prompts` of a task.
 ///
@@ -60,11 +42,8 @@ impl Reader {
             self.fault(path, "the list is empty");
             return None;
         }
-        let prompts: Vec<Option<Prompt>> = list
-            .iter()
-            .enumerate()
-            .map(|(index, prompt)| self.prompt(&format!("{path}[{index}]"), prompt))
-            .collect();
+        let prompts: Vec<Option<Prompt>> =
+            list.iter().enumerate().map(|(index, prompt)| self.prompt(&format!("{path}[{index}]"), prompt)).collect();
         prompts.into_iter().collect()
     }
 
@@ -90,22 +69,14 @@ impl Reader {
         }
         let variable = self.variable(path, map, Self::prompt_value);
         let (variable_id, variable_name, values) = variable?;
-        Some(VariablePrompt {
-            kind: kind?,
-            variable_id,
-            variable_name,
-            values,
-        })
+        Some(VariablePrompt { kind: kind?, variable_id, variable_name, values })
     }
 
     fn prompt_value(&mut self, path: &str, value: &Value) -> Option<ConstantPrompt> {
         let map = self.object(path, value)?;
         self.known_keys(path, map, VALUE_KEYS);
         if self.is_variable(path, map) {
-            self.fault(
-                join(path, "is_variable"),
-                "a value of a variable is a constant",
-            );
+            self.fault(join(path, "is_variable"), "a value of a variable is a constant");
         }
         self.constant_prompt(path, map)
     }
@@ -115,29 +86,17 @@ impl Reader {
         let value = if let Some(value) = map.get("value") {
             self.text(&join(path, "value"), value)
         } else {
-            self.fault(
-                join(path, "value"),
-                "is missing; \"\" leaves the prompt out",
-            );
+            self.fault(join(path, "value"), "is missing; \"\" leaves the prompt out");
             None
         };
         let weight = self.weight(path, map);
         let name = match kind {
-            Some(PromptKind::OcVtokenAdaptor | PromptKind::Elementum) => {
-                self.needed_text(path, map, "name").map(Some)
-            }
+            Some(PromptKind::OcVtokenAdaptor | PromptKind::Elementum) => self.needed_text(path, map, "name").map(Some),
             Some(PromptKind::Freetext) | None => self.optional_text(path, map, "name"),
         };
         let img_url = self.optional_text(path, map, "img_url");
         let uuid = self.optional_text(path, map, "uuid");
-        Some(ConstantPrompt {
-            kind: kind?,
-            value: value?,
-            weight: weight?,
-            name: name?,
-            img_url: img_url?,
-            uuid: uuid?,
-        })
+        Some(ConstantPrompt { kind: kind?, value: value?, weight: weight?, name: name?, img_url: img_url?, uuid: uuid? })
     }
 
     fn kind(&mut self, path: &str, map: &Map<String, Value>) -> Option<PromptKind> {
@@ -146,9 +105,7 @@ impl Reader {
             self.fault(path, "is missing");
             return None;
         };
-        let kind = PromptKind::ALL
-            .into_iter()
-            .find(|kind| value.as_str() == Some(kind.as_str()));
+        let kind = PromptKind::ALL.into_iter().find(|kind| value.as_str() == Some(kind.as_str()));
         if kind.is_none() {
             let known = PromptKind::ALL.map(PromptKind::as_str).join(", ");
             let message = format!("{} is unknown; known are {known}", shown(value));
@@ -161,9 +118,7 @@ impl Reader {
         let Some(value) = map.get("weight") else {
             return Some(1.0);
         };
-        let weight = value
-            .as_f64()
-            .filter(|weight| (0.0..=10.0).contains(weight));
+        let weight = value.as_f64().filter(|weight| (0.0..=10.0).contains(weight));
         if weight.is_none() {
             let message = format!("must be a number from 0 to 10, not {}", shown(value));
             self.fault(join(path, "weight"), message);

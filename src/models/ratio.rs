@@ -50,16 +50,9 @@ impl Ratio {
         let height = rounded(SQUARE * (down / across).sqrt());
         let sides = SMALLEST_SIDE..=LARGEST_SIDE;
         if !sides.contains(&width) || !sides.contains(&height) {
-            return Err(RatioError::Size {
-                width: width as u64,
-                height: height as u64,
-            });
+            return Err(RatioError::Size { width: width as u64, height: height as u64 });
         }
-        Ok(Self {
-            text: text.to_owned(),
-            width: width as i32,
-            height: height as i32,
-        })
+        Ok(Self { text: text.to_owned(), width: width as i32, height: height as i32 })
     }
 
     /// As it was given.
@@ -78,11 +71,7 @@ impl Ratio {
     }
 
     pub(super) fn square() -> Self {
-        Self {
-            text: "1:1".to_owned(),
-            width: SQUARE as i32,
-            height: SQUARE as i32,
-        }
+        Self { text: "1:1".to_owned(), width: SQUARE as i32, height: SQUARE as i32 }
     }
 }
 
@@ -145,8 +134,8 @@ mod tests {
     #[test]
     fn what_is_no_ratio_is_an_error() {
         let forms = [
-            "", ":", "1", "1:", ":1", "1:2:3", "a:b", "1 : 1", "-1:1", "+1:1", "1e3:1", "inf:1",
-            "NaN:1", "1.:1", ".5:1", "16/9", "1.2.3:1",
+            "", ":", "1", "1:", ":1", "1:2:3", "a:b", "1 : 1", "-1:1", "+1:1", "1e3:1", "inf:1", "NaN:1", "1.:1", ".5:1", "16/9",
+            "1.2.3:1",
         ];
         for text in forms {
             assert_eq!(Ratio::parse(text), Err(RatioError::Form), "{text:?}");
@@ -156,10 +145,7 @@ mod tests {
         }
         let huge = format!("1{}:1", "0".repeat(200));
         for text in ["17:1", "1:17", "300:1", "1:300", "99999999999:1", &huge] {
-            assert!(
-                matches!(Ratio::parse(text), Err(RatioError::Size { .. })),
-                "{text}"
-            );
+            assert!(matches!(Ratio::parse(text), Err(RatioError::Size { .. })), "{text}");
         }
     }
 }

@@ -26,10 +26,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.faults.push(Fault {
-            path: path.into(),
-            message: message.into(),
-        });
+        self.faults.push(Fault { path: path.into(), message: message.into() });
     }
 
     /// The value, if nothing was wrong anywhere.
@@ -40,11 +37,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn object<'v>(
-        &mut self,
-        path: &str,
-        value: &'v Value,
-    ) -> Option<&'v Map<String, Value>> {
+    pub(super) fn object<'v>(&mut self, path: &str, value: &'v Value) -> Option<&'v Map<String, Value>> {
         let map = value.as_object();
         if map.is_none() {
             self.fault(path, format!("must be an object, not {}", shown(value)));
@@ -72,12 +65,7 @@ impl Reader {
     }
 
     /// Text that says something; a missing key is a fault.
-    pub(super) fn needed_text(
-        &mut self,
-        path: &str,
-        map: &Map<String, Value>,
-        key: &str,
-    ) -> Option<String> {
+    pub(super) fn needed_text(&mut self, path: &str, map: &Map<String, Value>, key: &str) -> Option<String> {
         let path = join(path, key);
         let Some(value) = map.get(key) else {
             self.fault(path, "is missing");
@@ -92,16 +80,8 @@ impl Reader {
     }
 
     /// Text, or null or nothing at all; `Some(None)` for those two.
-    #[allow(
-        clippy::option_option,
-        reason = "outer: was it right, inner: is it there"
-    )]
-    pub(super) fn optional_text(
-        &mut self,
-        path: &str,
-        map: &Map<String, Value>,
-        key: &str,
-    ) -> Option<Option<String>> {
+    #[allow(clippy::option_option, reason = "outer: was it right, inner: is it there")]
+    pub(super) fn optional_text(&mut self, path: &str, map: &Map<String, Value>, key: &str) -> Option<Option<String>> {
         match map.get(key) {
             None | Some(Value::Null) => Some(None),
             Some(value) => self.text(&join(path, key), value).map(Some),
@@ -123,14 +103,8 @@ impl Reader {
 
     /// A constant must not carry values: somebody meant it to be a variable.
     pub(super) fn no_values(&mut self, path: &str, map: &Map<String, Value>) {
-        if map
-            .get("variable_values")
-            .is_some_and(|values| !values.is_null())
-        {
-            self.fault(
-                join(path, "variable_values"),
-                "does not belong to a constant; a variable has is_variable: true",
-            );
+        if map.get("variable_values").is_some_and(|values| !values.is_null()) {
+            self.fault(join(path, "variable_values"), "does not belong to a constant; a variable has is_variable: true");
         }
     }
 
@@ -156,23 +130,13 @@ impl Reader {
                 list
             }
             Some(other) => {
-                self.fault(
-                    &values_path,
-                    format!("must be a list, not {}", shown(other)),
-                );
+                self.fault(&values_path, format!("must be a list, not {}", shown(other)));
                 &[]
             }
         };
-        let read: Vec<Option<T>> = list
-            .iter()
-            .enumerate()
-            .map(|(index, value)| read(self, &format!("{values_path}[{index}]"), value))
-            .collect();
-        self.sites.push(AxisSite {
-            path: path.to_owned(),
-            variable_id: variable_id.clone(),
-            values: list.len(),
-        });
+        let read: Vec<Option<T>> =
+            list.iter().enumerate().map(|(index, value)| read(self, &format!("{values_path}[{index}]"), value)).collect();
+        self.sites.push(AxisSite { path: path.to_owned(), variable_id: variable_id.clone(), values: list.len() });
         let values = read.into_iter().collect::<Option<Vec<T>>>()?;
         (!values.is_empty()).then_some((variable_id?, name?, values))
     }
@@ -219,10 +183,7 @@ impl Reader {
         }
         for (path, values) in too_long {
             let most = limits.max_values_per_axis;
-            self.fault(
-                path,
-                format!("{values} values are over the limit of {most}"),
-            );
+            self.fault(path, format!("{values} values are over the limit of {most}"));
         }
         let most = limits.most_cells();
         if cells > most as u128 {
@@ -235,19 +196,13 @@ impl Reader {
 
     /// For rules on axes that are known to be right already.
     pub(super) fn of_sites(sites: Vec<AxisSite>) -> Self {
-        Self {
-            faults: Vec::new(),
-            sites,
-        }
+        Self { faults: Vec::new(), sites }
     }
 }
 
 /// The path of a key; a key that is not a plain word is quoted, so that every path stays on one line.
 pub(super) fn join(path: &str, key: &str) -> String {
-    let plain = !key.is_empty()
-        && key
-            .chars()
-            .all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '-');
+    let plain = !key.is_empty() && key.chars().all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '-');
     match (path, plain) {
         ("", true) => key.to_owned(),
         (_, true) => format!("{path}.{key}"),

@@ -71,10 +71,7 @@ impl<'c> From<&'c Cell> for RequestCell<'c> {
 ///
 /// # Errors
 /// Indices that do not fit: a picture of something else must not be paid for.
-pub fn expanded_prompts(
-    prompts: &[Prompt],
-    variable_indices: &[i32],
-) -> Result<Vec<Value>, ExpandError> {
+pub fn expanded_prompts(prompts: &[Prompt], variable_indices: &[i32]) -> Result<Vec<Value>, ExpandError> {
     let mut indices = variable_indices.iter();
     let mut next_axis = 0;
     let mut expanded = Vec::with_capacity(prompts.len());
@@ -86,14 +83,11 @@ pub fn expanded_prompts(
                 next_axis += 1;
                 let missing = ExpandError::MissingIndex { axis };
                 let index = *indices.next().ok_or(missing)?;
-                usize::try_from(index)
-                    .ok()
-                    .and_then(|place| variable.values.get(place))
-                    .ok_or(ExpandError::OutOfRange {
-                        axis,
-                        index,
-                        values: variable.values.len(),
-                    })?
+                usize::try_from(index).ok().and_then(|place| variable.values.get(place)).ok_or(ExpandError::OutOfRange {
+                    axis,
+                    index,
+                    values: variable.values.len(),
+                })?
             }
         };
         if !constant.value.is_empty() {
@@ -125,9 +119,7 @@ pub fn request_body(prompts: &[Prompt], cell: &RequestCell<'_>) -> Result<Value,
         "advanced_translator": cell.use_polish,
     });
     if cell.is_lumina {
-        let model_name = cell
-            .lumina_model_name
-            .filter(|name| !name.trim().is_empty());
+        let model_name = cell.lumina_model_name.filter(|name| !name.trim().is_empty());
         let arguments: serde_json::Map<String, Value> = [
             ("ckpt_name", model_name.map(Value::from)),
             ("cfg", cell.lumina_cfg.map(Value::from)),

@@ -49,13 +49,7 @@ pub struct UnknownRole(pub String);
 
 impl Role {
     /// All of them, the least first.
-    pub const ALL: [Self; 5] = [
-        Self::Guest,
-        Self::User,
-        Self::ProUser,
-        Self::Manager,
-        Self::Admin,
-    ];
+    pub const ALL: [Self; 5] = [Self::Guest, Self::User, Self::ProUser, Self::Manager, Self::Admin];
 
     /// The word in the database and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -111,12 +105,7 @@ impl Permission {
 /// What a user with these roles may do: all that any of them may.
 pub fn permissions(roles: &[Role]) -> BTreeSet<Permission> {
     let highest = roles.iter().max();
-    Role::ALL
-        .iter()
-        .filter(|role| Some(*role) <= highest)
-        .flat_map(|role| role.adds())
-        .copied()
-        .collect()
+    Role::ALL.iter().filter(|role| Some(*role) <= highest).flat_map(|role| role.adds()).copied().collect()
 }
 
 impl fmt::Display for Role {
@@ -135,10 +124,7 @@ impl FromStr for Role {
     type Err = UnknownRole;
 
     fn from_str(text: &str) -> Result<Self, UnknownRole> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| UnknownRole(text.to_owned()))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| UnknownRole(text.to_owned()))
     }
 }
 
@@ -164,10 +150,7 @@ mod tests {
 
     #[test]
     fn several_roles_are_their_union() {
-        assert_eq!(
-            permissions(&[Role::Manager, Role::Guest]),
-            permissions(&[Role::Manager])
-        );
+        assert_eq!(permissions(&[Role::Manager, Role::Guest]), permissions(&[Role::Manager]));
     }
 
     #[test]

@@ -26,11 +26,7 @@ impl<T: Serialize> Setting<T> {
     pub(super) fn to_values(&self) -> Setting<Value> {
         match self {
             Self::Constant(value) => Setting::Constant(json!(value)),
-            Self::Variable {
-                variable_id,
-                variable_name,
-                values,
-            } => Setting::Variable {
+            Self::Variable { variable_id, variable_name, values } => Setting::Variable {
                 variable_id: variable_id.clone(),
                 variable_name: variable_name.clone(),
                 values: values.iter().map(|value| json!(value)).collect(),
@@ -52,11 +48,7 @@ impl Setting<Value> {
             Self::Constant(value) => {
                 json!({ "type": name, "is_variable": false, "value": value, "format": format })
             }
-            Self::Variable {
-                variable_id,
-                variable_name,
-                values,
-            } => json!({
+            Self::Variable { variable_id, variable_name, values } => json!({
                 "type": name,
                 "is_variable": true,
                 "variable_id": variable_id,

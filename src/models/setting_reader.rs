@@ -9,26 +9,10 @@ use super::{
 };
 
 /// Names of all settings: the axes in axis order, then `batch_size`.
-pub(super) const SETTING_NAMES: [&str; 8] = [
-    "ratio",
-    "seed",
-    "use_polish",
-    "is_lumina",
-    "lumina_model_name",
-    "lumina_cfg",
-    "lumina_step",
-    "batch_size",
-];
+pub(super) const SETTING_NAMES: [&str; 8] =
+    ["ratio", "seed", "use_polish", "is_lumina", "lumina_model_name", "lumina_cfg", "lumina_step", "batch_size"];
 
-const SETTING_KEYS: &[&str] = &[
-    "type",
-    "value",
-    "is_variable",
-    "variable_id",
-    "variable_name",
-    "variable_values",
-    "format",
-];
+const SETTING_KEYS: &[&str] = &["type", "value", "is_variable", "variable_id", "variable_name", "variable_values", "format"];
 
 /// Reads one setting by its name.
 ///
@@ -80,12 +64,7 @@ impl Reader {
         let seed = self.setting_of(task, "seed", default.seed, seed);
         let use_polish = self.setting_of(task, "use_polish", default.use_polish, switch);
         let is_lumina = self.setting_of(task, "is_lumina", default.is_lumina, switch);
-        let lumina_model_name = self.setting_of(
-            task,
-            "lumina_model_name",
-            default.lumina_model_name,
-            model_name,
-        );
+        let lumina_model_name = self.setting_of(task, "lumina_model_name", default.lumina_model_name, model_name);
         let lumina_cfg = self.setting_of(task, "lumina_cfg", default.lumina_cfg, lumina_cfg);
         let lumina_step = self.setting_of(task, "lumina_step", default.lumina_step, lumina_step);
         let one = Setting::Constant(default.batch_size);
@@ -129,12 +108,7 @@ impl Reader {
         setting.map(|setting| setting.to_values())
     }
 
-    fn setting<T>(
-        &mut self,
-        name: &str,
-        value: &Value,
-        read: fn(&Value) -> Result<T, String>,
-    ) -> Option<Setting<T>> {
+    fn setting<T>(&mut self, name: &str, value: &Value, read: fn(&Value) -> Result<T, String>) -> Option<Setting<T>> {
         if value.is_null() {
             // As if its value were null: right for those that may be, a fault for the others.
             return self.bare(name, value, read).map(Setting::Constant);
@@ -158,32 +132,16 @@ impl Reader {
             return self.bare(&path, value, read).map(Setting::Constant);
         }
         if name == "batch_size" {
-            self.fault(
-                join(name, "is_variable"),
-                "batch_size is no axis: it makes copies of every combination",
-            );
+            self.fault(join(name, "is_variable"), "batch_size is no axis: it makes copies of every combination");
             return None;
         }
         let (variable_id, variable_name, values) =
-            self.variable(name, map, |reader, path, value| {
-                reader.bare(path, value, read)
-            })?;
-        Some(Setting::Variable {
-            variable_id,
-            variable_name,
-            values,
-        })
+            self.variable(name, map, |reader, path, value| reader.bare(path, value, read))?;
+        Some(Setting::Variable { variable_id, variable_name, values })
     }
 
-    fn bare<T>(
-        &mut self,
-        path: &str,
-        value: &Value,
-        read: fn(&Value) -> Result<T, String>,
-    ) -> Option<T> {
-        read(value)
-            .map_err(|message| self.fault(path, message))
-            .ok()
+    fn bare<T>(&mut self, path: &str, value: &Value, read: fn(&Value) -> Result<T, String>) -> Option<T> {
+        read(value).map_err(|message| self.fault(path, message)).ok()
     }
 }
 
@@ -204,17 +162,13 @@ fn batch_size(value: &Value) -> Result<i32, String> {
 }
 
 fn switch(value: &Value) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| format!("must be true or false, not {}", shown(value)))
+    value.as_bool().ok_or_else(|| format!("must be true or false, not {}", shown(value)))
 }
 
 fn model_name(value: &Value) -> Result<Option<String>, String> {
     optional(value, |value| match value.as_str() {
         None => Err(format!("must be text or null, not {}", shown(value))),
-        Some(text) if text.contains('\0') => {
-            Err("holds a NUL character, which PostgreSQL cannot store".to_owned())
-        }
+        Some(text) if text.contains('\0') => Err("holds a NUL character, which PostgreSQL cannot store".to_owned()),
         Some(text) => Ok(text.to_owned()),
     })
 }
@@ -232,10 +186,7 @@ fn lumina_step(value: &Value) -> Result<Option<i32>, String> {
     optional(value, |value| whole(value, 1, 50).map(|step| step as i32))
 }
 
-fn optional<T>(
-    value: &Value,
-    read: impl Fn(&Value) -> Result<T, String>,
-) -> Result<Option<T>, String> {
+fn optional<T>(value: &Value, read: impl Fn(&Value) -> Result<T, String>) -> Result<Option<T>, String> {
     if value.is_null() {
         return Ok(None);
     }
@@ -243,11 +194,8 @@ fn optional<T>(
 }
 
 pub(super) fn whole(value: &Value, least: i64, most: i64) -> Result<i64, String> {
-    value
-        .as_i64()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| {
-            let shown = shown(value);
-            format!("must be a whole number from {least} to {most}, not {shown}")
-        })
+    value.as_i64().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        let shown = shown(value);
+        format!("must be a whole number from {least} to {most}, not {shown}")
+    })
 }

@@ -36,11 +36,7 @@ impl TaskLimits {
 impl Default for TaskLimits {
     /// 6 axes, 100 values an axis, 50,000 cells a task.
     fn default() -> Self {
-        Self {
-            max_axes: 6,
-            max_values_per_axis: 100,
-            max_cells: 50_000,
-        }
+        Self { max_axes: 6, max_values_per_axis: 100, max_cells: 50_000 }
     }
 }
 
@@ -133,17 +129,8 @@ impl TaskDefinition {
             }
         }
         for (name, setting) in self.settings.axis_settings() {
-            if let Setting::Variable {
-                variable_id,
-                values,
-                ..
-            } = setting
-            {
-                sites.push(AxisSite {
-                    path: name.to_owned(),
-                    variable_id: Some(variable_id),
-                    values: values.len(),
-                });
+            if let Setting::Variable { variable_id, values, .. } = setting {
+                sites.push(AxisSite { path: name.to_owned(), variable_id: Some(variable_id), values: values.len() });
             }
         }
         sites
@@ -158,9 +145,7 @@ impl Serialize for TaskDefinition {
 
 impl Reader {
     fn task(&mut self, map: &Map<String, Value>, limits: &TaskLimits) -> Option<TaskDefinition> {
-        let name = self
-            .needed_text("", map, "name")
-            .and_then(|name| self.short("name", name));
+        let name = self.needed_text("", map, "name").and_then(|name| self.short("name", name));
         let prompts = if let Some(prompts) = map.get("prompts") {
             self.prompts("prompts", prompts)
         } else {
@@ -172,18 +157,9 @@ impl Reader {
         let lane = self.lane(map);
         let idempotency_key = match map.get("idempotency_key") {
             None | Some(Value::Null) => Some(None),
-            Some(_) => self
-                .needed_text("", map, "idempotency_key")
-                .and_then(|key| self.short("idempotency_key", key))
-                .map(Some),
+            Some(_) => self.needed_text("", map, "idempotency_key").and_then(|key| self.short("idempotency_key", key)).map(Some),
         };
-        let mut known = vec![
-            "name",
-            "prompts",
-            "priority",
-            "make_api_queue",
-            "idempotency_key",
-        ];
+        let mut known = vec!["name", "prompts", "priority", "make_api_queue", "idempotency_key"];
         known.extend(SETTING_NAMES);
         self.known_keys("", map, &known);
         self.distinct_variable_ids();
@@ -212,16 +188,10 @@ impl Reader {
         let Some(value) = map.get("priority") else {
             return Some(1);
         };
-        whole(value, 1, MAX_PRIORITY)
-            .map(|priority| priority as i16)
-            .map_err(|message| self.fault("priority", message))
-            .ok()
+        whole(value, 1, MAX_PRIORITY).map(|priority| priority as i16).map_err(|message| self.fault("priority", message)).ok()
     }
 
-    #[allow(
-        clippy::option_option,
-        reason = "outer: was it right, inner: is it there"
-    )]
+    #[allow(clippy::option_option, reason = "outer: was it right, inner: is it there")]
     fn lane(&mut self, map: &Map<String, Value>) -> Option<Option<&'static str>> {
         let Some(value) = map.get("make_api_queue") else {
             return Some(None);

@@ -3,9 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::{
-    ConstantPrompt, Faults, Prompt, PromptKind, Setting, TaskDefinition, TaskLimits, VariablePrompt,
-};
+use super::{ConstantPrompt, Faults, Prompt, PromptKind, Setting, TaskDefinition, TaskLimits, VariablePrompt};
 
 /// A task as a producer writes it; checked by [`TaskInput::validate`] with the same rules as JSON, and its own JSON form
 /// is what the front end sends.
@@ -32,11 +30,7 @@ pub struct TaskInput {
 impl TaskInput {
     /// A task with this name, no prompts yet and every setting at its default.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            prompts: Vec::new(),
-            rest: Map::new(),
-        }
+        Self { name: name.into(), prompts: Vec::new(), rest: Map::new() }
     }
 
     /// One more prompt, the last in the list.
@@ -48,16 +42,10 @@ impl TaskInput {
 
     /// One more prompt that is an axis with this name; its `variable_id` is `prompt_` and its place in the list.
     #[must_use]
-    pub fn variable_prompt(
-        self,
-        name: impl Into<String>,
-        values: impl IntoIterator<Item = ConstantPrompt>,
-    ) -> Self {
+    pub fn variable_prompt(self, name: impl Into<String>, values: impl IntoIterator<Item = ConstantPrompt>) -> Self {
         let values: Vec<ConstantPrompt> = values.into_iter().collect();
         let prompt = VariablePrompt {
-            kind: values
-                .first()
-                .map_or(PromptKind::Freetext, |value| value.kind),
+            kind: values.first().map_or(PromptKind::Freetext, |value| value.kind),
             variable_id: format!("prompt_{}", self.prompts.len()),
             variable_name: name.into(),
             values,
@@ -155,11 +143,9 @@ impl TaskInput {
     fn setting(mut self, name: &str, setting: impl IntoSetting) -> Self {
         let setting = match setting.into_setting() {
             SettingInput::One(value) => Setting::Constant(value),
-            SettingInput::List(values) => Setting::Variable {
-                variable_id: name.to_owned(),
-                variable_name: name.to_owned(),
-                values,
-            },
+            SettingInput::List(values) => {
+                Setting::Variable { variable_id: name.to_owned(), variable_name: name.to_owned(), values }
+            }
         };
         self.rest.insert(name.to_owned(), setting.to_json(name));
         self
@@ -207,11 +193,7 @@ bare_values!(&str, String, bool, i32, u32, i64, u64);
 impl IntoBareValue for f64 {
     /// `Value::from` makes null of what is not finite, and null may be right: as text it is a fault that can be read.
     fn into_bare_value(self) -> Value {
-        if self.is_finite() {
-            Value::from(self)
-        } else {
-            Value::from(self.to_string())
-        }
+        if self.is_finite() { Value::from(self) } else { Value::from(self.to_string()) }
     }
 }
 
@@ -221,10 +203,7 @@ impl<T: IntoBareValue> IntoBareValue for Option<T> {
     }
 }
 
-#[allow(
-    private_bounds,
-    reason = "sealed: the values are those of the settings"
-)]
+#[allow(private_bounds, reason = "sealed: the values are those of the settings")]
 impl<T: IntoBareValue> IntoSetting for T {
     fn into_setting(self) -> SettingInput {
         SettingInput::One(self.into_bare_value())
@@ -236,30 +215,21 @@ fn list(values: impl IntoIterator<Item = impl IntoBareValue>) -> SettingInput {
     SettingInput::List(values.collect())
 }
 
-#[allow(
-    private_bounds,
-    reason = "sealed: the values are those of the settings"
-)]
+#[allow(private_bounds, reason = "sealed: the values are those of the settings")]
 impl<T: IntoBareValue, const N: usize> IntoSetting for [T; N] {
     fn into_setting(self) -> SettingInput {
         list(self)
     }
 }
 
-#[allow(
-    private_bounds,
-    reason = "sealed: the values are those of the settings"
-)]
+#[allow(private_bounds, reason = "sealed: the values are those of the settings")]
 impl<T: IntoBareValue> IntoSetting for Vec<T> {
     fn into_setting(self) -> SettingInput {
         list(self)
     }
 }
 
-#[allow(
-    private_bounds,
-    reason = "sealed: the values are those of the settings"
-)]
+#[allow(private_bounds, reason = "sealed: the values are those of the settings")]
 impl<T: IntoBareValue + Clone> IntoSetting for &[T] {
     fn into_setting(self) -> SettingInput {
         list(self.iter().cloned())

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum ServiceError {
     /// The input has faults: all of them.
-    #[error("the input has {} faults: {0}", .0.0.len())]
+    #[error("the input has faults: {0}")]
     Input(#[from] Faults),
     /// The acting user lacks a permission.
     #[error("{username} may not do this: it needs the permission {permission}")]

@@ -22,34 +22,14 @@ fn the_front_end_form_is_a_task() {
     assert_eq!(settings.lumina_step, Setting::Constant(Some(30)));
     let plan = plan(&task, &TaskLimits::default()).unwrap();
     assert_eq!(plan.total_images, 2 * 3 * 2);
-    let axes: Vec<_> = plan
-        .axes
-        .iter()
-        .map(|axis| {
-            (
-                axis.number,
-                axis.kind.as_str(),
-                axis.variable_id.as_str(),
-                axis.name.as_str(),
-            )
-        })
-        .collect();
-    let expected = [
-        (0, "prompt", "0", "character"),
-        (1, "prompt", "1", "light"),
-        (2, "ratio", "2", "ratio"),
-    ];
+    let axes: Vec<_> =
+        plan.axes.iter().map(|axis| (axis.number, axis.kind.as_str(), axis.variable_id.as_str(), axis.name.as_str())).collect();
+    let expected = [(0, "prompt", "0", "character"), (1, "prompt", "1", "light"), (2, "ratio", "2", "ratio")];
     assert_eq!(axes, expected);
     assert_eq!(plan.axes[2].values, [json!("3:4"), json!("16:9")]);
-    assert_eq!(
-        plan.axes[1].values[2],
-        json!({ "type": "freetext", "value": "candlelight", "weight": 0.8 })
-    );
+    assert_eq!(plan.axes[1].values[2], json!({ "type": "freetext", "value": "candlelight", "weight": 0.8 }));
     let stored = serde_json::to_value(&plan.axes).unwrap();
-    assert_eq!(
-        serde_json::from_value::<Vec<Axis>>(stored).unwrap(),
-        plan.axes
-    );
+    assert_eq!(serde_json::from_value::<Vec<Axis>>(stored).unwrap(), plan.axes);
 }
 
 #[test]
@@ -72,14 +52,8 @@ fn what_is_stored_is_what_was_sent() {
     }
     assert_eq!(settings.as_object().unwrap().len(), 8);
     assert_eq!(&validate_settings(&settings).unwrap(), task.settings());
-    assert_eq!(
-        validate_prompts(&task.prompts_json()).unwrap(),
-        task.prompts()
-    );
-    assert_eq!(
-        serde_json::from_value::<Vec<Prompt>>(task.prompts_json()).unwrap(),
-        task.prompts()
-    );
+    assert_eq!(validate_prompts(&task.prompts_json()).unwrap(), task.prompts());
+    assert_eq!(serde_json::from_value::<Vec<Prompt>>(task.prompts_json()).unwrap(), task.prompts());
     assert_eq!(defined(&serde_json::to_value(&task).unwrap()), task);
 }
 
@@ -136,7 +110,8 @@ fn a_task_written_in_rust_is_the_one_in_json() {
         json!({ "type": name, "is_variable": true, "variable_id": name, "variable_name": name,
             "variable_values": values, "format": format })
     };
-    let constant = |name: &str, format: &str, value: Value| json!({ "type": name, "is_variable": false, "value": value, "format": format });
+    let constant =
+        |name: &str, format: &str, value: Value| json!({ "type": name, "is_variable": false, "value": value, "format": format });
     let expected = json!({
         "name": "lights",
         "prompts": [

@@ -77,10 +77,7 @@ fn an_empty_value_leaves_its_prompt_out() {
     assert_eq!(names, ["freetext", "oc_vtoken_adaptor"]);
     let constant = [Prompt::freetext("").into(), Prompt::freetext("x").into()];
     let prompts = expanded_prompts(&constant, &[]).unwrap();
-    assert_eq!(
-        prompts,
-        [json!({ "type": "freetext", "value": "x", "weight": 1.0 })]
-    );
+    assert_eq!(prompts, [json!({ "type": "freetext", "value": "x", "weight": 1.0 })]);
 }
 
 #[test]
@@ -100,16 +97,10 @@ fn lumina_adds_its_prompt_and_only_the_arguments_that_are_set() {
     assert_eq!(body["advanced_translator"], true);
     assert_eq!(body["rawPrompt"].as_array().unwrap().len(), 1);
 
-    let mut lumina = RequestCell {
-        is_lumina: true,
-        ..row(&[])
-    };
+    let mut lumina = RequestCell { is_lumina: true, ..row(&[]) };
     let body = request_body(&prompts, &lumina).unwrap();
     assert_eq!(body["rawPrompt"][1], lumina_prompt());
-    assert_eq!(
-        body["client_args"],
-        json!({ "ckpt_name": "m", "cfg": 5.5, "steps": 30 })
-    );
+    assert_eq!(body["client_args"], json!({ "ckpt_name": "m", "cfg": 5.5, "steps": 30 }));
     lumina.lumina_model_name = Some("");
     lumina.lumina_cfg = None;
     let body = request_body(&prompts, &lumina).unwrap();
@@ -124,11 +115,7 @@ fn indices_that_do_not_fit_are_an_error() {
     let task = defined(&parsed(FRONT_END_FORM));
     let of = |indices: &[i32]| request_body(task.prompts(), &row(indices)).unwrap_err();
     assert_eq!(of(&[0]), ExpandError::MissingIndex { axis: 1 });
-    let out = |index| ExpandError::OutOfRange {
-        axis: 1,
-        index,
-        values: 3,
-    };
+    let out = |index| ExpandError::OutOfRange { axis: 1, index, values: 3 };
     assert_eq!(of(&[0, 3, 0]), out(3));
     assert_eq!(of(&[0, -1, 0]), out(-1));
 }
@@ -140,13 +127,7 @@ fn each_cell_has_a_request_of_its_own() {
     let plan = plan(&task, &limits).unwrap();
     let hashes: std::collections::BTreeSet<String> = plan
         .cells(&mut rand::rng())
-        .map(|cell| {
-            RequestCell {
-                seed: 1,
-                ..RequestCell::from(&cell)
-            }
-            .hash(task.prompts())
-        })
+        .map(|cell| RequestCell { seed: 1, ..RequestCell::from(&cell) }.hash(task.prompts()))
         .collect();
     assert_eq!(hashes.len(), 3024);
 }

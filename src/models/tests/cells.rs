@@ -53,14 +53,7 @@ fn every_setting_takes_the_value_of_its_own_axis() {
     );
     assert_eq!(plan.total_images, 64);
     let kinds: Vec<&str> = plan.axes.iter().map(|axis| axis.kind.as_str()).collect();
-    let order = [
-        "prompt",
-        "ratio",
-        "seed",
-        "use_polish",
-        "lumina_model_name",
-        "lumina_cfg",
-    ];
+    let order = ["prompt", "ratio", "seed", "use_polish", "lumina_model_name", "lumina_cfg"];
     assert_eq!(kinds, order);
     for cell in plan.cells(&mut rng()) {
         let at = |axis: usize| cell.variable_indices[axis];
@@ -85,15 +78,8 @@ fn every_setting_takes_the_value_of_its_own_axis() {
 
 #[test]
 fn a_cell_goes_to_the_lane_of_its_task_or_its_own() {
-    let task = TaskInput::new("n")
-        .prompt(Prompt::freetext("x"))
-        .is_lumina([false, true]);
-    let lanes = |task: &TaskInput| -> Vec<&str> {
-        planned(task)
-            .cells(&mut rng())
-            .map(|cell| cell.lane)
-            .collect()
-    };
+    let task = TaskInput::new("n").prompt(Prompt::freetext("x")).is_lumina([false, true]);
+    let lanes = |task: &TaskInput| -> Vec<&str> { planned(task).cells(&mut rng()).map(|cell| cell.lane).collect() };
     assert_eq!(lanes(&task), ["prod", "ops"]);
     assert_eq!(lanes(&task.clone().lane("")), ["prod", "ops"]);
     assert_eq!(lanes(&task.lane("dev")), ["dev", "dev"]);
@@ -103,10 +89,7 @@ fn a_cell_goes_to_the_lane_of_its_task_or_its_own() {
 fn seeds_are_counted_up_or_drawn() {
     let seeds = |task: TaskInput| -> Vec<i64> {
         let task = task.prompt(Prompt::freetext("x"));
-        planned(&task)
-            .cells(&mut rng())
-            .map(|cell| cell.seed)
-            .collect()
+        planned(&task).cells(&mut rng()).map(|cell| cell.seed).collect()
     };
     let given = TaskInput::new("n").seed([7, i32::MAX]).batch_size(3);
     assert_eq!(seeds(given), [7, 8, 9, MAX_SEED, 1, 2]);
@@ -114,11 +97,7 @@ fn seeds_are_counted_up_or_drawn() {
     let distinct: std::collections::BTreeSet<i64> = drawn.iter().copied().collect();
     assert_eq!(distinct.len(), 32, "one for each cell: {drawn:?}");
     let left_out = seeds(TaskInput::new("n").batch_size(16));
-    assert_eq!(
-        left_out,
-        drawn[..16],
-        "the same generator draws the same seeds"
-    );
+    assert_eq!(left_out, drawn[..16], "the same generator draws the same seeds");
 }
 
 proptest! {

@@ -1,9 +1,6 @@
 //! Every rule on one part of a task, broken.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "tables of `json!` read better without `&`"
-)]
+#![allow(clippy::needless_pass_by_value, reason = "tables of `json!` read better without `&`")]
 
 use super::*;
 
@@ -47,16 +44,12 @@ pub(super) fn setting(name: &str, value: Value) -> Value {
 }
 
 pub(super) fn axis(name: &str, values: Value) -> Value {
-    with(
-        name,
-        json!({ "is_variable": true, "variable_id": "9", "variable_name": name, "variable_values": values }),
-    )
+    with(name, json!({ "is_variable": true, "variable_id": "9", "variable_name": name, "variable_values": values }))
 }
 
 #[track_caller]
 pub(super) fn rejects(task: &Value, expected: &[&str]) {
-    let faults = TaskDefinition::from_json(task, &TaskLimits::default())
-        .expect_err(&format!("accepted: {task}"));
+    let faults = TaskDefinition::from_json(task, &TaskLimits::default()).expect_err(&format!("accepted: {task}"));
     assert_eq!(paths(&faults), expected, "{faults}");
     assert!(!faults.to_string().contains('\n'), "{faults}");
 }
@@ -104,10 +97,7 @@ fn what_is_wrong_with_the_list_of_prompts() {
         rejects(&with("prompts", prompts), &["prompts"]);
     }
     rejects(&with_prompt(json!("rain")), &["prompts[0]"]);
-    rejects(
-        &with_value(json!("rain")),
-        &["prompts[0].variable_values[1]"],
-    );
+    rejects(&with_value(json!("rain")), &["prompts[0].variable_values[1]"]);
 }
 
 #[test]
@@ -202,10 +192,7 @@ fn what_is_wrong_with_settings() {
     for batch_size in [json!(0), json!(17), json!(null), json!("2"), json!(1.5)] {
         rejects(&setting("batch_size", batch_size), &["batch_size.value"]);
     }
-    rejects(
-        &axis("batch_size", json!([1, 2])),
-        &["batch_size.is_variable"],
-    );
+    rejects(&axis("batch_size", json!([1, 2])), &["batch_size.is_variable"]);
     for name in ["ratio", "use_polish", "is_lumina", "batch_size"] {
         rejects(&with(name, json!(null)), &[name]);
     }
@@ -219,30 +206,12 @@ fn what_is_wrong_with_the_form_of_a_setting() {
         (json!({ "value": 7, "type": "ratio" }), "seed.type"),
         (json!({ "value": 7, "format": 7 }), "seed.format"),
         (json!({ "value": 7, "weight": 1 }), "seed.weight"),
-        (
-            json!({ "value": 7, "is_variable": null }),
-            "seed.is_variable",
-        ),
-        (
-            json!({ "value": 7, "variable_values": [7] }),
-            "seed.variable_values",
-        ),
-        (
-            json!({ "is_variable": true, "variable_name": "s", "variable_values": [7] }),
-            "seed.variable_id",
-        ),
-        (
-            json!({ "is_variable": true, "variable_id": "s", "variable_values": [7] }),
-            "seed.variable_name",
-        ),
-        (
-            json!({ "is_variable": true, "variable_id": "s", "variable_name": "s" }),
-            "seed.variable_values",
-        ),
-        (
-            json!({ "is_variable": true, "variable_id": "s", "variable_name": "s", "variable_values": [] }),
-            "seed.variable_values",
-        ),
+        (json!({ "value": 7, "is_variable": null }), "seed.is_variable"),
+        (json!({ "value": 7, "variable_values": [7] }), "seed.variable_values"),
+        (json!({ "is_variable": true, "variable_name": "s", "variable_values": [7] }), "seed.variable_id"),
+        (json!({ "is_variable": true, "variable_id": "s", "variable_values": [7] }), "seed.variable_name"),
+        (json!({ "is_variable": true, "variable_id": "s", "variable_name": "s" }), "seed.variable_values"),
+        (json!({ "is_variable": true, "variable_id": "s", "variable_name": "s", "variable_values": [] }), "seed.variable_values"),
     ];
     for (seed, path) in table {
         rejects(&with("seed", seed.clone()), &[path]);

@@ -1,0 +1,4 @@
+//! One file a command of the command line: a plain function with plain arguments.
+
+pub mod config;
+pub mod logs;
