@@ -36,18 +36,23 @@ pub fn connect_options(url: &SecretString, name: &str) -> Result<PgConnectOption
     Ok(options.application_name(name))
 }
 
+/// A refusal, with its place and without user and password.
+pub fn refused(options: &PgConnectOptions, source: sqlx::Error) -> ConnectError {
+    let place = format!("{}/{}", options.get_host(), options.get_database().unwrap_or_default());
+    ConnectError::Refused { place, source }
+}
+
 /// A pool that has connected once.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(url: &SecretString, settings: &DatabaseSettings, name: &str) -> Result<PgPool, ConnectError> {
     let options = connect_options(url, name)?;
-    let place = format!("{}/{}", options.get_host(), options.get_database().unwrap_or_default());
     PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .idle_timeout(settings.stale_timeout)
         .acquire_timeout(settings.connect_timeout)
-        .connect_with(options)
+        .connect_with(options.clone())
         .await
-        .map_err(|source| ConnectError::Refused { place, source })
+        .map_err(|source| refused(&options, source))
 }

@@ -1,0 +1,151 @@
+//! The command line: what can be said, and nothing of what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use imagemill::commands::simulate::SimulateArgs;
+use uuid::Uuid;
+
+/// A durable job queue on PostgreSQL that runs image-generation experiments: nothing lost, nothing paid twice.
+#[derive(Debug, Parser)]
+#[command(name = "imagemill", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Profile of the settings: dev or prod.
+    #[arg(long, global = true, value_name = "PROFILE")]
+    pub(crate) env: Option<String>,
+    /// Configuration file, instead of ./Config.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// User to act as; else IMAGEMILL_USER, else `admin` on the private PostgreSQL.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Try it: 24 cells against the simulator on a private PostgreSQL.
+    Demo(DemoArgs),
+    /// Run a task file from beginning to end: starts what is not configured, and worker processes.
+    Run(RunArgs),
+    /// Bring the database's schema up to date.
+    InitDb,
+    /// Create the first users.
+    InitUsers,
+    /// Run a worker process.
+    Worker(WorkerArgs),
+    /// Serve the simulator: a test double of the image API.
+    Simulate(SimulateArgs),
+    /// Create tasks and look at them.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Create users and list them.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Open psql on the database; starts the private PostgreSQL.
+    Psql(PsqlArgs),
+    /// Print the effective settings, each with its source.
+    Config,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Worker processes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Task file (JSON), as the front end sends it.
+    pub(crate) file: PathBuf,
+    /// Worker processes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Do not ask before paying for more than 1,000 pictures.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Cells at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) concurrency: Option<u32>,
+    /// Lanes to take cells from; all of them if none is named.
+    #[arg(long, value_name = "LANE", value_delimiter = ',', value_parser = ["prod", "ops", "dev"])]
+    pub(crate) lanes: Vec<String>,
+    /// End when no job is pending or running, those waiting for a retry included.
+    #[arg(long)]
+    pub(crate) until_empty: bool,
+    /// Seconds to await the submits that are out when leaving, else queue.grace.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace: Option<u32>,
+    /// End when standard input ends: the process that started this one is gone.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// Create a task from a file.
+    Create {
+        /// Task file (JSON); `-` reads standard input.
+        file: PathBuf,
+        /// Say what would be created, and store nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List tasks, newest first.
+    List {
+        /// Everybody's, not only one's own.
+        #[arg(long)]
+        all: bool,
+        /// Tasks at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+    },
+    /// Show a task and its cells.
+    Show {
+        /// The task.
+        id: Uuid,
+    },
+    /// Show a task's progress until it ends.
+    Watch {
+        /// The task.
+        id: Uuid,
+    },
+    /// Wait for a task's end: exit code 0 completed, 3 failed or cancelled, 4 time-out.
+    Wait {
+        /// The task.
+        id: Uuid,
+        /// Seconds to wait at most.
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Create a user; the password is taken from IMAGEMILL_PASSWORD, else from standard input.
+    Create {
+        /// Name.
+        username: String,
+        /// Roles: guest, user, `pro_user`, manager, admin.
+        #[arg(long = "role", value_name = "ROLE", required = true, value_delimiter = ',')]
+        roles: Vec<String>,
+    },
+    /// List users.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsqlArgs {
+    /// Arguments of psql, for instance -c "select 1".
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}

@@ -1,0 +1,58 @@
+//! SIGTERM, Ctrl-C, and the end of the process that started this one.
+
+use std::io::Read as _;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The signals that ask a process to leave.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// Cancelled when standard input ends, where that means that the parent is gone.
+    orphaned: Option<CancellationToken>,
+}
+
+impl Signals {
+    /// Catches them from here on.
+    pub(crate) fn catch(with_parent: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            orphaned: if with_parent { Some(watch_parent()?) } else { None },
+        })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn first(&mut self) {
+        let orphaned = async {
+            match &self.orphaned {
+                Some(orphaned) => orphaned.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_orphaned = tokio::select! {
+            _ = self.interrupt.recv() => false,
+            _ = self.terminate.recv() => false,
+            () = orphaned => true,
+        };
+        if is_orphaned {
+            // Said once: the next call waits for a signal.
+            self.orphaned = None;
+        }
+    }
+}
+
+/// The parent holds the other end of standard input: it closes however the parent ends. Read on a thread, since a read that
+/// never returns must not keep the runtime from ending.
+fn watch_parent() -> std::io::Result<CancellationToken> {
+    let orphaned = CancellationToken::new();
+    let told = orphaned.clone();
+    std::thread::Builder::new().name("imagemill-parent".to_owned()).spawn(move || {
+        let mut buffer = [0; 64];
+        // What it says is of no interest; an error is an end as well.
+        while matches!(std::io::stdin().read(&mut buffer), Ok(read) if read > 0) {}
+        told.cancel();
+    })?;
+    Ok(orphaned)
+}

@@ -1,0 +1,107 @@
+//! A worker process: config, pool, context, engine, the one registration list, apalis's Monitor, stop.
+
+use std::{future::Future, time::Duration};
+
+use apalis::prelude::{Monitor, WorkerBuilder};
+use imagemill::{
+    models::payload::{CompleteTask, GenerateImage},
+    queue::{Engine, Handler, Job, Outcome, UntilEmpty, decoded},
+    services::{context::Context, error::ServiceError, processing, task_service},
+};
+use serde::de::DeserializeOwned;
+
+use crate::{complete_task::complete_task, generate_image::generate_image, signals::Signals};
+
+/// What a worker was asked to do.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerOptions {
+    /// Cells at once.
+    pub(crate) concurrency: usize,
+    /// Lanes to take cells from.
+    pub(crate) lanes: Vec<String>,
+    /// End when no job of ours is pending or running.
+    pub(crate) until_empty: bool,
+    /// How long the submits that are out are awaited when it leaves.
+    pub(crate) grace: Duration,
+    /// End when standard input ends: the process that started this one is gone.
+    pub(crate) with_parent: bool,
+}
+
+/// Runs a worker until it is told to leave. Returns whether everything was settled or handed over.
+pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool, ServiceError> {
+    // Signals are caught before the first claim: what is claimed must be able to leave in order.
+    let mut signals = Signals::catch(options.with_parent).map_err(|error| ServiceError::Usage(format!("signals cannot be caught: {error}")))?;
+    let until_empty = options.until_empty.then_some(UntilEmpty { group: None });
+    let queues = processing::queues(&context.settings, options.concurrency, options.lanes);
+    let engine = Engine::start(context.pool.clone(), processing::engine_options(&context.settings, until_empty), queues).await?;
+    let monitor = tokio::spawn(monitor(&engine, &context).run());
+    tokio::spawn(sweep(engine.clone(), context.clone()));
+    tokio::select! {
+        () = engine.stopping() => {}
+        () = signals.first() => tracing::info!("leaving: nothing is claimed any more, no submit starts"),
+    }
+    let settled = tokio::select! {
+        settled = engine.stop(options.grace) => settled,
+        () = signals.first() => {
+            tracing::warn!("a second signal: ended at once; what was held waits for its rescue");
+            false
+        }
+    };
+    if settled {
+        // Every Backend has seen the end of its jobs.
+        match monitor.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "apalis's Monitor ended on an error"),
+            Err(error) => tracing::error!(%error, "apalis's Monitor was lost"),
+        }
+    }
+    Ok(settled)
+}
+
+/// The registration list: every queue, and the handler of its jobs.
+fn monitor(engine: &Engine, context: &Context) -> Monitor {
+    let failed = engine.clone();
+    let monitor = Monitor::new().should_restart(move |worker, error| {
+        // A Worker that ends by itself has lost its jobs; a restarted one would have none.
+        failed.fail(&format!("apalis's worker {} ended: {error}", worker.name()));
+        false
+    });
+    let monitor = register(monitor, GenerateImage::QUEUE, generate_image, engine, context);
+    register(monitor, CompleteTask::QUEUE, complete_task, engine, context)
+}
+
+fn register<P, F>(
+    monitor: Monitor,
+    queue: &'static str,
+    handler: fn(P, Job, Engine, Context) -> F,
+    engine: &Engine,
+    context: &Context,
+) -> Monitor
+where
+    P: DeserializeOwned + 'static,
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let (engine, context) = (engine.clone(), context.clone());
+    monitor.register(move |_| {
+        let (handling, context) = (engine.clone(), context.clone());
+        let run = move |job: Job| {
+            let (engine, context) = (handling.clone(), context.clone());
+            decoded(&job.clone(), move |payload: P| handler(payload, job, engine, context))
+        };
+        WorkerBuilder::new(queue).backend(engine.backend(queue)).build(Handler(run))
+    })
+}
+
+/// Looks, now and then, for tasks that no job will end.
+async fn sweep(engine: Engine, context: Context) {
+    let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = engine.stopping() => return,
+        }
+        if let Err(error) = task_service::sweep(&context).await {
+            tracing::warn!(%error, "the sweep failed; it comes again");
+        }
+    }
+}

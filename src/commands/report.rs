@@ -1,0 +1,32 @@
+//! How a command ends: exit codes, and an error in one line with the way out.
+
+use std::{fmt::Display, process::ExitCode};
+
+/// A command that did not do what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// It failed: exit code 1.
+    pub fn failed(error: impl Display) -> Self {
+        Self { message: error.to_string(), code: 1 }
+    }
+
+    /// Wrong usage, bad input or a wrong setting: exit code 2.
+    pub fn usage(error: impl Display) -> Self {
+        Self { message: error.to_string(), code: 2 }
+    }
+
+    /// The message, in one line.
+    pub fn line(&self) -> String {
+        self.message.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// The code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
