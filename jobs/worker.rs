@@ -34,7 +34,9 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     let until_empty = options.until_empty.then_some(UntilEmpty { group: None });
     let queues = processing::queues(&context.settings, options.concurrency, options.lanes);
     let engine = Engine::start(context.pool.clone(), processing::engine_options(&context.settings, until_empty), queues).await?;
-    let monitor = tokio::spawn(monitor(&engine, &context).run());
+    let monitor = monitor(&engine, &context);
+    let workers = monitor.context();
+    let monitor = tokio::spawn(monitor.run());
     tokio::spawn(sweep(engine.clone(), context.clone()));
     tokio::select! {
         () = engine.stopping() => {}
@@ -48,7 +50,10 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
         }
     };
     if settled {
-        // Every Backend has seen the end of its jobs.
+        // Every Backend has seen the end of its jobs; apalis's Workers wait to be told, all the same.
+        if let Err(error) = workers.shutdown() {
+            tracing::error!(%error, "apalis's Monitor was not told to end");
+        }
         match monitor.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "apalis's Monitor ended on an error"),

@@ -2,4 +2,6 @@
 
 pub mod config;
 pub mod logs;
+pub mod psql;
 pub mod report;
+pub mod simulate;

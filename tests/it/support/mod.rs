@@ -1,0 +1,9 @@
+//! What tests share.
+
+mod postgres;
+mod run_directory;
+mod world;
+
+pub(crate) use postgres::database;
+pub(crate) use run_directory::temporary_directory;
+pub(crate) use world::{BOUND, Process, World, eventually};

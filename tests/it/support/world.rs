@@ -1,0 +1,327 @@
+//! A whole world for one test: a database, a simulator, and worker processes against both.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use imagemill::{
+    config::Settings,
+    crud::users,
+    models::{Prompt, TaskDefinition, TaskInput},
+    services::{
+        actor::Actor,
+        context::Context,
+        task_service::{self, CreatedTask},
+    },
+    simulator::{Simulator, SimulatorOptions},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::postgres::{TestDatabase, database};
+
+/// The token that simulator and workers share.
+pub(crate) const TOKEN: &str = "the-right-token";
+
+/// Lease of the workers in tests: short, so that a rescue is soon.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// How long a test waits for something before it says that it will not come.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) database: TestDatabase,
+    pub(crate) simulator: Simulator,
+    /// With settings that point to the simulator.
+    pub(crate) context: Context,
+    pub(crate) actor: Actor,
+    /// Settings of the worker processes, beyond those of every test.
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl World {
+    /// A world with a simulator that takes its time as its default is.
+    pub(crate) async fn new() -> Self {
+        Self::with(SimulatorOptions::default()).await
+    }
+
+    /// A world with this simulator.
+    pub(crate) async fn with(options: SimulatorOptions) -> Self {
+        let token = Some(SecretString::from(TOKEN));
+        let simulator = Simulator::start(SimulatorOptions { token, ..options }).await.expect("start the simulator");
+        let database = database().await;
+        let id = Uuid::now_v7();
+        let roles = ["admin".to_owned()];
+        let mut connection = database.pool.acquire().await.expect("a connection");
+        assert!(users::insert(&mut connection, id, "tester", None, &roles).await.expect("insert the user"));
+        let user = users::get_by_username(&mut connection, "tester").await.expect("read the user").expect("the user");
+        drop(connection);
+        let mut settings = Settings::defaults().expect("the built-in settings");
+        let base_url = url::Url::parse(simulator.url()).expect("the simulator's URL");
+        for lane in settings.lanes.values_mut() {
+            lane.base_url = Some(base_url.clone());
+            lane.poll_interval = Duration::from_millis(100);
+            lane.max_polls = 100;
+            "x-imagemill-request".clone_into(&mut lane.request_id_header);
+        }
+        settings.upstream.api_token = Some(SecretString::from(TOKEN));
+        settings.queue.lease = LEASE;
+        settings.queue.beat = LEASE / 6;
+        settings.queue.poll_interval = Duration::from_millis(200);
+        settings.generate_image.backoff_min = Duration::from_millis(100);
+        settings.generate_image.backoff_max = Duration::from_millis(400);
+        let context = Context::new(database.pool.clone(), settings).with_upstream().expect("the upstream's client");
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { database, simulator, context, actor: Actor::from(user), environment: BTreeMap::new(), directory }
+    }
+
+    /// The pool of this test.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.database.pool
+    }
+
+    /// Sets a setting of the worker processes: `queue.lease` and so on.
+    pub(crate) fn set(&mut self, key: &str, value: impl ToString) -> &mut Self {
+        self.environment.insert(variable(key), value.to_string());
+        self
+    }
+
+    /// A definition of so many cells, each with a prompt of its own.
+    pub(crate) fn definition(&self, cells: usize) -> TaskDefinition {
+        let mut input = TaskInput::new(format!("{cells} cells")).seed(7);
+        if cells > 1 {
+            // As two axes, since one has 100 values at most.
+            let wide = (1..=100).rev().find(|wide| cells.is_multiple_of(*wide)).expect("one divides");
+            let values = |name: &str, count: usize| (0..count).map(|value| Prompt::freetext(format!("{name} {value}"))).collect::<Vec<_>>();
+            input = input.variable_prompt("first", values("first", wide));
+            if cells > wide {
+                input = input.variable_prompt("second", values("second", cells / wide));
+            }
+        } else {
+            input = input.prompt(Prompt::freetext("a single cell"));
+        }
+        input.validate(&(&self.context.settings.limits).into()).expect("a sound definition")
+    }
+
+    /// A task of so many cells.
+    pub(crate) async fn create(&self, cells: usize) -> CreatedTask {
+        task_service::create_task(&self.context, &self.actor, &self.definition(cells)).await.expect("create the task")
+    }
+
+    /// The environment of every process of this world, and nothing of the machine's beside the path.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagemill"));
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.directory.path())
+            .env("IMAGEMILL_IGNORE_ENV_FILES", "1")
+            .env("DATABASE_URL", self.database.url.expose_secret())
+            .env(variable("upstream.api_token"), TOKEN)
+            .env(variable("queue.lease"), "3s")
+            .env(variable("queue.beat"), "500ms")
+            .env(variable("queue.poll_interval"), "200ms")
+            .env(variable("generate_image.backoff_min"), "100ms")
+            .env(variable("generate_image.backoff_max"), "400ms")
+            .env(variable("logs.directory"), "")
+            .stdin(Stdio::null());
+        for lane in ["prod", "ops", "dev"] {
+            command
+                .env(variable(&format!("lanes.{lane}.base_url")), self.simulator.url())
+                .env(variable(&format!("lanes.{lane}.poll_interval")), "100ms")
+                .env(variable(&format!("lanes.{lane}.max_polls")), "100")
+                .env(variable(&format!("lanes.{lane}.request_id_header")), "x-imagemill-request");
+        }
+        command.envs(&self.environment);
+        command
+    }
+
+    /// A worker process; it is killed when this is dropped.
+    pub(crate) fn worker(&self, arguments: &[&str]) -> Process {
+        let mut all = vec!["worker"];
+        all.extend(arguments);
+        Process::start(self.command(&all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
+    }
+
+    /// Runs a worker until nothing is left.
+    pub(crate) async fn drain(&self) {
+        let mut worker = self.worker(&["--until-empty"]);
+        let status = worker.wait().await;
+        assert!(status.success(), "the worker ended with {status}:\n{}", worker.log());
+    }
+
+    /// One number of SQL.
+    pub(crate) async fn number(&self, statement: &'static str) -> i64 {
+        sqlx::query_scalar(statement).fetch_one(self.pool()).await.unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    /// Counts of the cells by state (and kind of error), for instance `completed: 3, failed/refused: 1`.
+    pub(crate) async fn cells(&self) -> String {
+        let counts: Vec<(String, i64)> = sqlx::query_as(
+            "select status || coalesce('/' || error_kind, ''), count(*) from imagemill.subtasks group by 1 order by 1",
+        )
+        .fetch_all(self.pool())
+        .await
+        .expect("count the cells");
+        counts.into_iter().fold(String::new(), |mut text, (state, count)| {
+            let comma = if text.is_empty() { "" } else { ", " };
+            write!(text, "{comma}{state}: {count}").expect("write");
+            text
+        })
+    }
+
+    /// Waits for a condition in SQL.
+    pub(crate) async fn until(&self, statement: &'static str) {
+        eventually(statement, || async {
+            sqlx::query_scalar::<_, bool>(statement).fetch_one(self.pool()).await.unwrap_or_else(|error| panic!("{statement}: {error}"))
+        })
+        .await;
+    }
+
+    /// What holds at the end of every run: both ledgers say the same row by row, counts are the rows, nobody holds a job, and
+    /// every round was completed once.
+    pub(crate) async fn assert_settled(&self) {
+        assert_eq!(self.number("select count(*) from apalis.jobs where status in ('Pending', 'Running')").await, 0, "open jobs");
+        assert_eq!(self.number("select count(*) from apalis.jobs where lock_by is not null").await, 0, "lock_by");
+        assert_eq!(self.number("select count(*) from imagemill.subtasks where status in ('pending', 'processing')").await, 0, "open cells");
+        assert_eq!(self.number("select count(*) from imagemill.tasks where completed_at is null").await, 0, "open tasks");
+        assert_eq!(
+            self.number("select count(*) from imagemill.attempts where state in ('submitting', 'accepted')").await,
+            0,
+            "open attempts"
+        );
+        let wrong = self
+            .number(
+                "select count(*) from imagemill.task_counts c
+                 where (completed_subtasks, failed_subtasks, cancelled_subtasks) <>
+                       (select count(*) filter (where status = 'completed'), count(*) filter (where status = 'failed'),
+                               count(*) filter (where status = 'cancelled') from imagemill.subtasks s where s.task_id = c.task_id)",
+            )
+            .await;
+        assert_eq!(wrong, 0, "counts that are not the rows");
+        let completions = self.number("select count(*) from apalis.jobs where job_type = 'imagemill.complete_task'").await;
+        assert_eq!(completions, self.number("select sum(round)::bigint from imagemill.tasks").await, "completions a round");
+        self.assert_ledgers_agree().await;
+    }
+
+    /// Each accepted submit of the simulator is an attempt under the same id, or one that says itself that it is unknown; each
+    /// id of an attempt was given by the simulator.
+    pub(crate) async fn assert_ledgers_agree(&self) {
+        let attempts: Vec<(String, String, Option<String>)> =
+            sqlx::query_as("select subtask_id || '/' || ordinal, state, upstream_id from imagemill.attempts")
+                .fetch_all(self.pool())
+                .await
+                .expect("read the attempts");
+        let mut attempts: BTreeMap<String, (String, Option<String>)> =
+            attempts.into_iter().map(|(id, state, upstream_id)| (id, (state, upstream_id))).collect();
+        for entry in self.simulator.ledger() {
+            let id = entry.request_id.clone().expect("a request id with every submit");
+            let (state, upstream_id) = attempts.remove(&id).unwrap_or_else(|| panic!("{id} was billed and is in no row, or was billed twice"));
+            match upstream_id {
+                Some(upstream_id) => assert_eq!(upstream_id, entry.upstream_id, "{id}"),
+                None => assert_eq!(state, "unknown", "{id} was billed and has no upstream id"),
+            }
+        }
+        for (id, (state, upstream_id)) in attempts {
+            assert_eq!(upstream_id, None, "{id} ({state}) has an id that the simulator never gave");
+        }
+    }
+
+    /// Accepted submits of the simulator, by cell.
+    pub(crate) fn billed(&self) -> BTreeMap<String, usize> {
+        let mut billed = BTreeMap::new();
+        for entry in self.simulator.ledger() {
+            let id = entry.request_id.expect("a request id with every submit");
+            let cell = id.split('/').next().unwrap_or_default().to_owned();
+            *billed.entry(cell).or_insert(0) += 1;
+        }
+        billed
+    }
+}
+
+/// The environment variable of a setting.
+fn variable(key: &str) -> String {
+    format!("IMAGEMILL_{}", key.replace('.', "__").to_uppercase())
+}
+
+/// A process that does not outlive its test.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = std::fs::File::create(&log).expect("create the log");
+        let child = command
+            .stdout(file.try_clone().expect("share the log"))
+            .stderr(file)
+            .spawn()
+            .expect("start the process");
+        Self { child, log }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it said.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// kill -9, and gone when this returns.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("a process id");
+        rustix::process::kill_process(id, signal).expect("send the signal");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + 2 * BOUND;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait for the process") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process did not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- process {}:\n{}", self.child.id(), self.log());
+        }
+        self.kill();
+    }
+}
+
+/// Waits for a condition, with a bound.
+pub(crate) async fn eventually<F, R>(what: &str, mut condition: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    let deadline = Instant::now() + BOUND;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
