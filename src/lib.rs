@@ -1,3 +1,7 @@
 //! imagemill: a durable job queue on PostgreSQL that runs image-generation experiments.
+#[cfg(feature = "cli")]
+pub mod commands;
 pub mod config;
 pub mod models;
+#[cfg(feature = "cli")]
+pub mod simulator;
