@@ -29,7 +29,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let loaded = config::load(LoadOptions { profile: cli.env.clone(), file: cli.config.clone(), ..LoadOptions::default() }).map_err(Failure::usage)?;
+    let loaded = config::load(LoadOptions { profile: cli.env.clone(), file: cli.config.clone(), ..LoadOptions::default() })
+        .map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(dispatch(cli, loaded))
 }

@@ -30,7 +30,8 @@ pub(crate) struct WorkerOptions {
 /// Runs a worker until it is told to leave. Returns whether everything was settled or handed over.
 pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool, ServiceError> {
     // Signals are caught before the first claim: what is claimed must be able to leave in order.
-    let mut signals = Signals::catch(options.with_parent).map_err(|error| ServiceError::Usage(format!("signals cannot be caught: {error}")))?;
+    let mut signals =
+        Signals::catch(options.with_parent).map_err(|error| ServiceError::Usage(format!("signals cannot be caught: {error}")))?;
     let until_empty = options.until_empty.then_some(UntilEmpty { group: None });
     let queues = processing::queues(&context.settings, options.concurrency, options.lanes);
     let engine = Engine::start(context.pool.clone(), processing::engine_options(&context.settings, until_empty), queues).await?;
