@@ -62,7 +62,8 @@ impl Database {
     /// See [`InitializeError`].
     pub async fn init_db(&self) -> Result<(), InitializeError> {
         let options = pool::connect_options(&self.url, "imagemill init-db")?;
-        let mut connection = sqlx::PgConnection::connect_with(&options).await.map_err(|source| pool::refused(&options, source))?;
+        let mut connection =
+            sqlx::PgConnection::connect_with(&options).await.map_err(|source| pool::refused(&options, source))?;
         migrate::init_db(&mut connection).await?;
         connection.close().await?;
         Ok(())

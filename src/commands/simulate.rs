@@ -9,9 +9,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::simulator::{
-    ABOUT, Behaviour, Rate, Rule, Simulator, SimulatorError, SimulatorOptions, Span,
-};
+use crate::simulator::{ABOUT, Behaviour, Rate, Rule, Simulator, SimulatorError, SimulatorOptions, Span};
 
 /// Run a test double of the image API on loopback: small drawn pictures, nothing is billed.
 ///
@@ -103,11 +101,7 @@ impl SimulateArgs {
             poll_latency: self.poll_latency,
             pending_polls: self.pending_polls,
             duration: self.duration,
-            script: self
-                .script
-                .into_iter()
-                .map(|scripted| (scripted.arrival, scripted.behaviour))
-                .collect(),
+            script: self.script.into_iter().map(|scripted| (scripted.arrival, scripted.behaviour)).collect(),
             rules: self.rule,
             rates: self.rate.into_iter().map(|chance| chance.0).collect(),
             hold_submits: self.hold_submits,
@@ -148,16 +142,9 @@ fn rule(text: &str) -> Result<Rule, serde_json::Error> {
 }
 
 fn split<T: FromStr>(text: &str) -> Result<(T, Behaviour), String> {
-    let (number, behaviour) = text
-        .split_once('=')
-        .ok_or_else(|| "write a number, `=`, and a behaviour".to_owned())?;
-    let number = number
-        .trim()
-        .parse()
-        .map_err(|_| format!("`{number}` is not a number of the right kind"))?;
-    let behaviour = behaviour
-        .parse()
-        .map_err(|error: serde_json::Error| error.to_string())?;
+    let (number, behaviour) = text.split_once('=').ok_or_else(|| "write a number, `=`, and a behaviour".to_owned())?;
+    let number = number.trim().parse().map_err(|_| format!("`{number}` is not a number of the right kind"))?;
+    let behaviour = behaviour.parse().map_err(|error: serde_json::Error| error.to_string())?;
     Ok((number, behaviour))
 }
 
@@ -173,12 +160,7 @@ impl FromStr for Chance {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        split(text).map(|(probability, behaviour)| {
-            Self(Rate {
-                behaviour,
-                probability,
-            })
-        })
+        split(text).map(|(probability, behaviour)| Self(Rate { behaviour, probability }))
     }
 }
 

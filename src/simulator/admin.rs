@@ -27,10 +27,7 @@ pub(super) async fn show_control(State(shared): State<Arc<Shared>>) -> Json<Simu
     Json(shared.book().options.clone())
 }
 
-pub(super) async fn control(
-    State(shared): State<Arc<Shared>>,
-    Json(patch): Json<Map<String, Value>>,
-) -> Response {
+pub(super) async fn control(State(shared): State<Arc<Shared>>, Json(patch): Json<Map<String, Value>>) -> Response {
     match shared.control(|options| options.patched(patch)) {
         Ok(options) => Json(options).into_response(),
         Err(error) => refusal(422, None, &error.to_string()),
@@ -52,10 +49,7 @@ pub(super) async fn set_behaviour(
     }
 }
 
-pub(super) async fn ledger(
-    State(shared): State<Arc<Shared>>,
-    Query(query): Query<LedgerQuery>,
-) -> Json<Vec<LedgerEntry>> {
+pub(super) async fn ledger(State(shared): State<Arc<Shared>>, Query(query): Query<LedgerQuery>) -> Json<Vec<LedgerEntry>> {
     Json(shared.book().ledger(query.from))
 }
 

@@ -10,12 +10,7 @@ use serde_json::{Map, Value};
 /// As JSON: `{"kind": "failure", "message": "no GPU"}`, or the bare name where every field has a default (`"failure"`),
 /// or a bare status code (`429`). As text, for flags: the same name, code or JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    remote = "Self",
-    tag = "kind",
-    rename_all = "snake_case",
-    deny_unknown_fields
-)]
+#[serde(remote = "Self", tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Behaviour {
     /// Accepted; the job ends with one picture.
     Success,
@@ -135,22 +130,14 @@ impl IdForm {
             Self::DataTaskId => ("task_id", true),
         };
         let object = Value::Object(Map::from_iter([(key.to_owned(), upstream_id.into())]));
-        if below_data {
-            Value::Object(Map::from_iter([("data".to_owned(), object)]))
-        } else {
-            object
-        }
+        if below_data { Value::Object(Map::from_iter([("data".to_owned(), object)])) } else { object }
     }
 }
 
 impl Behaviour {
     /// A submit that is turned down with this status and without `Retry-After`.
     pub fn status(status: u16) -> Self {
-        Self::Status {
-            status,
-            retry_after: None,
-            accepted: false,
-        }
+        Self::Status { status, retry_after: None, accepted: false }
     }
 
     /// Whether the submit goes into the ledger.
@@ -168,9 +155,9 @@ impl Behaviour {
             Self::Status { status, .. } if !(200..=599).contains(status) => {
                 Some(format!("`{status}` is not a status code from 200 to 599"))
             }
-            Self::PollError { status, .. } if !(200..=599).contains(status) => Some(format!(
-                "`{status}` is not a status code of a poll from 200 to 599"
-            )),
+            Self::PollError { status, .. } if !(200..=599).contains(status) => {
+                Some(format!("`{status}` is not a status code of a poll from 200 to 599"))
+            }
             _ => None,
         }
     }
@@ -181,11 +168,7 @@ impl FromStr for Behaviour {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        if text.starts_with('{') {
-            serde_json::from_str(text)
-        } else {
-            serde_json::from_value(Value::String(text.to_owned()))
-        }
+        if text.starts_with('{') { serde_json::from_str(text) } else { serde_json::from_value(Value::String(text.to_owned())) }
     }
 }
 
@@ -205,22 +188,16 @@ impl<'de> Deserialize<'de> for Behaviour {
             };
         }
         if let Some(code) = value.as_u64() {
-            let status = u16::try_from(code)
-                .map_err(|_| D::Error::custom(format!("`{code}` is not a status code")))?;
+            let status = u16::try_from(code).map_err(|_| D::Error::custom(format!("`{code}` is not a status code")))?;
             return Ok(Self::status(status));
         }
         // With `remote = "Self"` the derived reading is this inherent function; the trait's one is the one around it.
         let behaviour = Self::deserialize(&value).map_err(D::Error::custom)?;
         // Serde does not look for unknown keys beside a variant without fields.
         let known = serde_json::to_value(&behaviour).map_err(D::Error::custom)?;
-        let unknown = value
-            .as_object()
-            .and_then(|object| object.keys().find(|key| known.get(key).is_none()));
+        let unknown = value.as_object().and_then(|object| object.keys().find(|key| known.get(key).is_none()));
         match unknown {
-            Some(key) => Err(D::Error::custom(format!(
-                "the behaviour {} has no `{key}`",
-                known["kind"]
-            ))),
+            Some(key) => Err(D::Error::custom(format!("the behaviour {} has no `{key}`", known["kind"]))),
             None => Ok(behaviour),
         }
     }
@@ -250,19 +227,10 @@ mod tests {
     fn names_codes_and_objects_are_read() {
         assert_eq!("success".parse::<Behaviour>().unwrap(), Behaviour::Success);
         assert_eq!("429".parse::<Behaviour>().unwrap(), Behaviour::status(429));
+        assert_eq!(serde_json::from_str::<Behaviour>("503").unwrap(), Behaviour::status(503));
         assert_eq!(
-            serde_json::from_str::<Behaviour>("503").unwrap(),
-            Behaviour::status(503)
-        );
-        assert_eq!(
-            r#"{"kind": "status", "status": 429, "retry_after": 2}"#
-                .parse::<Behaviour>()
-                .unwrap(),
-            Behaviour::Status {
-                status: 429,
-                retry_after: Some(2),
-                accepted: false
-            }
+            r#"{"kind": "status", "status": 429, "retry_after": 2}"#.parse::<Behaviour>().unwrap(),
+            Behaviour::Status { status: 429, retry_after: Some(2), accepted: false }
         );
         assert!("sucess".parse::<Behaviour>().is_err());
         assert!(
@@ -273,19 +241,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for behaviour in [
-            Behaviour::Lost,
-            Behaviour::EmptySuccess { polls: Some(3) },
-            Behaviour::ObjectId {
-                form: IdForm::DataTaskId,
-            },
-        ] {
+        for behaviour in
+            [Behaviour::Lost, Behaviour::EmptySuccess { polls: Some(3) }, Behaviour::ObjectId { form: IdForm::DataTaskId }]
+        {
             let text = serde_json::to_string(&behaviour).unwrap();
-            assert_eq!(
-                serde_json::from_str::<Behaviour>(&text).unwrap(),
-                behaviour,
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<Behaviour>(&text).unwrap(), behaviour, "{text}");
         }
     }
 }

@@ -52,48 +52,26 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn new(options: SimulatorOptions) -> Self {
-        Self {
-            options,
-            stats: Stats::default(),
-            jobs: Vec::new(),
-            places: HashMap::new(),
-        }
+        Self { options, stats: Stats::default(), jobs: Vec::new(), places: HashMap::new() }
     }
 
     /// Whether a request that brought this token may go on.
     pub(super) fn admits(&self, token: Option<&str>) -> bool {
-        self.options
-            .token
-            .as_ref()
-            .is_none_or(|wanted| token == Some(wanted.expose_secret()))
+        self.options.token.as_ref().is_none_or(|wanted| token == Some(wanted.expose_secret()))
     }
 
     /// Takes a submit: counts it, chooses its behaviour and, if that accepts it, writes it into the ledger.
     /// `refusal` is the status of a submit that the choice does not come to.
-    pub(super) fn submit(
-        &mut self,
-        refusal: Option<u16>,
-        request_id: Option<&str>,
-        body: Value,
-    ) -> SubmitPlan {
+    pub(super) fn submit(&mut self, refusal: Option<u16>, request_id: Option<&str>, body: Value) -> SubmitPlan {
         self.stats.arrivals += 1;
         let arrival = self.stats.arrivals;
         let behaviour = match refusal {
             Some(status) => Behaviour::status(status),
             None => self.choose(arrival, request_id, &body),
         };
-        let latency = self
-            .options
-            .submit_latency
-            .draw(&mut self.random(arrival, &Purpose::SubmitLatency));
-        let upstream_id = behaviour
-            .accepts()
-            .then(|| self.accept(arrival, request_id, body, behaviour.clone()));
-        SubmitPlan {
-            behaviour,
-            latency: Duration::from_millis(latency),
-            upstream_id,
-        }
+        let latency = self.options.submit_latency.draw(&mut self.random(arrival, &Purpose::SubmitLatency));
+        let upstream_id = behaviour.accepts().then(|| self.accept(arrival, request_id, body, behaviour.clone()));
+        SubmitPlan { behaviour, latency: Duration::from_millis(latency), upstream_id }
     }
 
     fn random(&self, arrival: u64, purpose: &Purpose) -> StdRng {
@@ -132,13 +110,7 @@ impl Book {
         Behaviour::Success
     }
 
-    fn accept(
-        &mut self,
-        arrival: u64,
-        request_id: Option<&str>,
-        body: Value,
-        behaviour: Behaviour,
-    ) -> String {
+    fn accept(&mut self, arrival: u64, request_id: Option<&str>, body: Value, behaviour: Behaviour) -> String {
         let mut random = self.random(arrival, &Purpose::Job);
         let upstream_id = Uuid::now_v7().to_string();
         let is_in_flight = behaviour != Behaviour::Lost;
@@ -178,10 +150,7 @@ impl Book {
         let entry = &mut self.jobs[place].entry;
         entry.answered = answered;
         // Without the id nobody can poll the job.
-        let tells_id = !matches!(
-            entry.behaviour,
-            Behaviour::Status { .. } | Behaviour::Unreadable { .. }
-        );
+        let tells_id = !matches!(entry.behaviour, Behaviour::Status { .. } | Behaviour::Unreadable { .. });
         if !answered {
             self.stats.unanswered += 1;
         }
@@ -203,25 +172,15 @@ impl Book {
         let mut number = self.stats.polls;
         // Only ids that exist are counted one by one: a client's errors must not grow the table.
         if let Some(&place) = self.places.get(upstream_id) {
-            *self
-                .stats
-                .polls_by_upstream_id
-                .entry(upstream_id.to_owned())
-                .or_default() += 1;
+            *self.stats.polls_by_upstream_id.entry(upstream_id.to_owned()).or_default() += 1;
             let entry = &mut self.jobs[place].entry;
             if is_admitted {
                 entry.polls += 1;
             }
             (arrival, number) = (entry.arrival, entry.polls);
         }
-        let latency = self
-            .options
-            .poll_latency
-            .draw(&mut self.random(arrival, &Purpose::Poll(number)));
-        PollPlan {
-            latency: Duration::from_millis(latency),
-            number,
-        }
+        let latency = self.options.poll_latency.draw(&mut self.random(arrival, &Purpose::Poll(number)));
+        PollPlan { latency: Duration::from_millis(latency), number }
     }
 
     /// What the poll with this number is told now.
@@ -259,10 +218,7 @@ impl Book {
     /// The ledger from this arrival number on, in order of arrival.
     pub(super) fn ledger(&self, from: u64) -> Vec<LedgerEntry> {
         let start = self.jobs.partition_point(|job| job.entry.arrival < from);
-        self.jobs[start..]
-            .iter()
-            .map(|job| job.entry.clone())
-            .collect()
+        self.jobs[start..].iter().map(|job| job.entry.clone()).collect()
     }
 
     /// The body of a job that has been reported as done, for its picture.

@@ -91,11 +91,7 @@ pub(super) struct CuttableListener {
 
 impl CuttableListener {
     pub(super) fn new(listener: TcpListener, connections: Connections) -> Self {
-        Self {
-            listener,
-            connections,
-            accepted: AtomicU64::new(0),
-        }
+        Self { listener, connections, accepted: AtomicU64::new(0) }
     }
 }
 
@@ -113,12 +109,7 @@ impl Listener for CuttableListener {
                     let number = self.accepted.fetch_add(1, Ordering::Relaxed);
                     let connection = Connection::default();
                     self.connections.add(number, &connection);
-                    let stream = CuttableStream {
-                        stream,
-                        connection,
-                        number,
-                        connections: self.connections.clone(),
-                    };
+                    let stream = CuttableStream { stream, connection, number, connections: self.connections.clone() };
                     return (stream, address);
                 }
                 Err(error) => {
@@ -169,11 +160,7 @@ impl Drop for CuttableStream {
 }
 
 impl AsyncRead for CuttableStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // Registered before the look at the flag, so that a cut between the two is not missed.
         self.connection.0.waker.register(context.waker());
         self.check()?;
@@ -182,11 +169,7 @@ impl AsyncRead for CuttableStream {
 }
 
 impl AsyncWrite for CuttableStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

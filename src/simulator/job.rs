@@ -42,19 +42,11 @@ pub(super) struct Job {
 impl Job {
     /// What the poll with this number, counted since the behaviour was set, is told.
     pub(super) fn tell(&mut self, number: u64) -> PollAnswer {
-        let working = |status| PollAnswer::Status {
-            status,
-            message: None,
-            picture: None,
-        };
+        let working = |status| PollAnswer::Status { status, message: None, picture: None };
         let before = match &self.entry.behaviour {
             Behaviour::Lost => return PollAnswer::NotFound,
             Behaviour::PendingForever => return working(TaskStatus::Pending),
-            Behaviour::PollError {
-                polls,
-                status,
-                retry_after,
-            } => {
+            Behaviour::PollError { polls, status, retry_after } => {
                 if number <= *polls {
                     return PollAnswer::Error(*status, *retry_after);
                 }
@@ -74,8 +66,7 @@ impl Job {
             }
             _ => 0,
         };
-        let is_done =
-            number - before > self.pending_polls && self.accepted.elapsed() >= self.duration;
+        let is_done = number - before > self.pending_polls && self.accepted.elapsed() >= self.duration;
         if !is_done {
             return working(TaskStatus::Pending);
         }
@@ -98,20 +89,12 @@ impl Job {
             self.empty_answers += 1;
         }
         let has_picture = status == TaskStatus::Success && !is_empty;
-        PollAnswer::Status {
-            status,
-            message,
-            picture: has_picture.then(|| size(&self.entry.body)).flatten(),
-        }
+        PollAnswer::Status { status, message, picture: has_picture.then(|| size(&self.entry.body)).flatten() }
     }
 }
 
 /// Width and height that a submit's body asks for, each from 1 to 65535.
 pub(super) fn size(body: &Value) -> Option<(u64, u64)> {
-    let side = |key| {
-        body.get(key)?
-            .as_u64()
-            .filter(|side| (1..=65_535).contains(side))
-    };
+    let side = |key| body.get(key)?.as_u64().filter(|side| (1..=65_535).contains(side));
     side("width").zip(side("height"))
 }

@@ -78,26 +78,15 @@ impl Simulator {
         options.validate()?;
         let port = options.port;
         let listen = |source| SimulatorError::Listen { port, source };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .await
-            .map_err(listen)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(listen)?;
         let address: SocketAddr = listener.local_addr().map_err(listen)?;
         let shared = Arc::new(Shared::new(options, format!("http://{address}")));
         let connections = Connections::default();
         let stopping = CancellationToken::new();
-        let service =
-            server::router(Arc::clone(&shared)).into_make_service_with_connect_info::<Connection>();
-        let server = axum::serve(
-            CuttableListener::new(listener, connections.clone()),
-            service,
-        )
-        .with_graceful_shutdown(stopping.clone().cancelled_owned());
-        Ok(Self {
-            shared,
-            connections,
-            stopping,
-            server: Some(tokio::spawn(server.into_future())),
-        })
+        let service = server::router(Arc::clone(&shared)).into_make_service_with_connect_info::<Connection>();
+        let server = axum::serve(CuttableListener::new(listener, connections.clone()), service)
+            .with_graceful_shutdown(stopping.clone().cancelled_owned());
+        Ok(Self { shared, connections, stopping, server: Some(tokio::spawn(server.into_future())) })
     }
 
     /// Where it stands: `http://127.0.0.1:PORT`, without a slash at the end.
@@ -119,10 +108,7 @@ impl Simulator {
     ///
     /// # Errors
     /// If they are wrong afterwards; then nothing was changed.
-    pub fn control(
-        &self,
-        change: impl FnOnce(&mut SimulatorOptions),
-    ) -> Result<(), SimulatorError> {
+    pub fn control(&self, change: impl FnOnce(&mut SimulatorOptions)) -> Result<(), SimulatorError> {
         self.shared.control(|options| {
             let mut next = options.clone();
             change(&mut next);
@@ -132,11 +118,7 @@ impl Simulator {
     }
 
     /// Gives an accepted job another behaviour from its next poll on.
-    pub fn set_behaviour(
-        &self,
-        upstream_id: &str,
-        behaviour: Behaviour,
-    ) -> Result<(), SimulatorError> {
+    pub fn set_behaviour(&self, upstream_id: &str, behaviour: Behaviour) -> Result<(), SimulatorError> {
         if let Some(fault) = behaviour.fault() {
             return Err(OptionsError::Invalid(fault).into());
         }

@@ -96,30 +96,15 @@ pub struct Rule {
 impl Rule {
     /// A rule that fits every submit; narrow it by setting its fields.
     pub fn new(behaviour: Behaviour) -> Self {
-        Self {
-            request_id: None,
-            prompt: None,
-            seed: None,
-            behaviour,
-            times: None,
-            used: 0,
-        }
+        Self { request_id: None, prompt: None, seed: None, behaviour, times: None, used: 0 }
     }
 
     /// Whether it is for this submit.
     pub(super) fn fits(&self, request_id: Option<&str>, body: &Value) -> bool {
         self.times.is_none_or(|times| self.used < times)
-            && self
-                .request_id
-                .as_deref()
-                .is_none_or(|pattern| request_id.is_some_and(|id| glob(pattern, id)))
-            && self
-                .prompt
-                .as_deref()
-                .is_none_or(|part| first_prompt(body).is_some_and(|value| value.contains(part)))
-            && self
-                .seed
-                .is_none_or(|seed| body.get("seed").and_then(Value::as_i64) == Some(seed))
+            && self.request_id.as_deref().is_none_or(|pattern| request_id.is_some_and(|id| glob(pattern, id)))
+            && self.prompt.as_deref().is_none_or(|part| first_prompt(body).is_some_and(|value| value.contains(part)))
+            && self.seed.is_none_or(|seed| body.get("seed").and_then(Value::as_i64) == Some(seed))
     }
 }
 
@@ -155,36 +140,19 @@ impl SimulatorOptions {
         if let Some(fault) = behaviours.find_map(Behaviour::fault) {
             return Err(OptionsError::Invalid(fault));
         }
-        if let Some(rate) = self
-            .rates
-            .iter()
-            .find(|rate| !(0.0..=1.0).contains(&rate.probability))
-        {
-            return Err(OptionsError::Invalid(format!(
-                "the probability {} is not from 0 to 1",
-                rate.probability
-            )));
+        if let Some(rate) = self.rates.iter().find(|rate| !(0.0..=1.0).contains(&rate.probability)) {
+            return Err(OptionsError::Invalid(format!("the probability {} is not from 0 to 1", rate.probability)));
         }
         let sum: f64 = self.rates.iter().map(|rate| rate.probability).sum();
         // Ten times 0.1 is a little more than 1 in binary.
         if sum > 1.0 + 1e-9 {
-            return Err(OptionsError::Invalid(format!(
-                "the probabilities sum to {sum}, which is more than 1"
-            )));
+            return Err(OptionsError::Invalid(format!("the probabilities sum to {sum}, which is more than 1")));
         }
         if !(16..=4096).contains(&self.picture_side) {
-            return Err(OptionsError::Invalid(format!(
-                "picture_side is {}, not from 16 to 4096",
-                self.picture_side
-            )));
+            return Err(OptionsError::Invalid(format!("picture_side is {}, not from 16 to 4096", self.picture_side)));
         }
-        if let Some(status) = self
-            .picture_status
-            .filter(|status| !(200..=599).contains(status))
-        {
-            return Err(OptionsError::Invalid(format!(
-                "picture_status `{status}` is not a status code from 200 to 599"
-            )));
+        if let Some(status) = self.picture_status.filter(|status| !(200..=599).contains(status)) {
+            return Err(OptionsError::Invalid(format!("picture_status `{status}` is not a status code from 200 to 599")));
         }
         Ok(())
     }
@@ -249,14 +217,8 @@ mod tests {
 
     #[test]
     fn wrong_options_are_named() {
-        let rate = |probability| Rate {
-            behaviour: Behaviour::Timeout,
-            probability,
-        };
-        let mut options = SimulatorOptions {
-            rates: vec![rate(0.6), rate(0.6)],
-            ..SimulatorOptions::default()
-        };
+        let rate = |probability| Rate { behaviour: Behaviour::Timeout, probability };
+        let mut options = SimulatorOptions { rates: vec![rate(0.6), rate(0.6)], ..SimulatorOptions::default() };
         assert!(options.validate().unwrap_err().to_string().contains("1.2"));
         options.rates = vec![rate(-0.1)];
         assert!(options.validate().unwrap_err().to_string().contains("-0.1"));

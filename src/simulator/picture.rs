@@ -51,9 +51,7 @@ pub(super) fn draw(body: &Value, side: u32) -> Result<Vec<u8>, PictureError> {
 
     let letters = (columns.saturating_sub(2 * FRAME + 2) / GLYPH_WIDTH).max(1) as usize;
     let room = (rows.saturating_sub(2 * FRAME + 2) / LINE_HEIGHT) as usize;
-    let seed = body
-        .get("seed")
-        .map_or_else(|| "no seed".to_owned(), |seed| format!("seed {seed}"));
+    let seed = body.get("seed").map_or_else(|| "no seed".to_owned(), |seed| format!("seed {seed}"));
     let mut foot = wrap(&format!("{width}x{height}"), letters);
     foot.extend(wrap(&seed, letters));
     let mut lines = wrap(&prompt_text(body), letters);
@@ -61,10 +59,7 @@ pub(super) fn draw(body: &Value, side: u32) -> Result<Vec<u8>, PictureError> {
     lines.extend(foot);
     let style = MonoTextStyle::new(&FONT_5X8, Rgb888::BLACK);
     for (number, line) in (0_u32..).zip(&lines) {
-        let corner = Point::new(
-            (FRAME + 1) as i32,
-            (FRAME + 1 + number * LINE_HEIGHT) as i32,
-        );
+        let corner = Point::new((FRAME + 1) as i32, (FRAME + 1 + number * LINE_HEIGHT) as i32);
         match Text::with_baseline(line, corner, style, Baseline::Top).draw(&mut canvas) {
             Ok(_) => {}
         }
@@ -123,10 +118,7 @@ impl DrawTarget for Canvas {
     type Color = Rgb888;
     type Error = Infallible;
 
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(
-        &mut self,
-        pixels: I,
-    ) -> Result<(), Infallible> {
+    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
         for Pixel(point, colour) in pixels {
             let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else {
                 continue;

@@ -30,9 +30,7 @@ pub(super) async fn artifact(
         let plan = book.poll(&upstream_id, is_admitted);
         (is_admitted, plan)
     };
-    shared
-        .delay(plan.latency, |options| options.hold_polls)
-        .await;
+    shared.delay(plan.latency, |options| options.hold_polls).await;
     let answer = if is_admitted {
         // Decided after the wait, so that a poll whose client went away has ended nothing.
         shared.book().answer_poll(&upstream_id, plan.number)
@@ -45,16 +43,8 @@ pub(super) async fn artifact(
             return no_answer(connection.cut_and_wait().await);
         }
         PollAnswer::NotFound => refusal(404, None, "the simulator has no such job"),
-        PollAnswer::Error(status, retry_after) => refusal(
-            status,
-            retry_after,
-            &format!("the simulator answers with {status}"),
-        ),
-        PollAnswer::Status {
-            status,
-            message,
-            picture,
-        } => {
+        PollAnswer::Error(status, retry_after) => refusal(status, retry_after, &format!("the simulator answers with {status}")),
+        PollAnswer::Status { status, message, picture } => {
             let artifacts: Vec<Value> = picture
                 .iter()
                 .map(|(width, height)| {
@@ -79,33 +69,19 @@ pub(super) async fn artifact(
             .into_response()
         }
     };
-    *shared
-        .book()
-        .stats
-        .poll_statuses
-        .entry(response.status().as_u16())
-        .or_default() += 1;
+    *shared.book().stats.poll_statuses.entry(response.status().as_u16()).or_default() += 1;
     response
 }
 
 /// Draws the picture of a job that has been reported as done.
-pub(super) async fn picture(
-    State(shared): State<Arc<Shared>>,
-    Path(file): Path<String>,
-) -> Response {
+pub(super) async fn picture(State(shared): State<Arc<Shared>>, Path(file): Path<String>) -> Response {
     let (body, side, status) = {
         let book = shared.book();
-        let body = file
-            .strip_suffix(".png")
-            .and_then(|upstream_id| book.finished_body(upstream_id));
+        let body = file.strip_suffix(".png").and_then(|upstream_id| book.finished_body(upstream_id));
         (body, book.options.picture_side, book.options.picture_status)
     };
     if let Some(status) = status {
-        return refusal(
-            status,
-            None,
-            &format!("the simulator answers with {status}"),
-        );
+        return refusal(status, None, &format!("the simulator answers with {status}"));
     }
     let Some(body) = body else {
         return refusal(404, None, "the simulator has no such picture");

@@ -30,11 +30,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(options: SimulatorOptions, url: String) -> Self {
-        Self {
-            book: Mutex::new(Book::new(options)),
-            changed: watch::Sender::new(()),
-            url,
-        }
+        Self { book: Mutex::new(Book::new(options)), changed: watch::Sender::new(()), url }
     }
 
     /// The state, alone. Never kept across an await.
@@ -53,9 +49,7 @@ impl Shared {
             let next = change(&book.options)?;
             next.validate()?;
             if next.port != book.options.port {
-                return Err(OptionsError::Invalid(
-                    "port cannot be changed while the simulator runs".to_owned(),
-                ));
+                return Err(OptionsError::Invalid("port cannot be changed while the simulator runs".to_owned()));
             }
             book.options = next.clone();
             next
@@ -93,10 +87,7 @@ pub(super) fn refusal(status: u16, retry_after: Option<u64>, detail: &str) -> Re
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if code.is_redirection() {
-        headers.insert(
-            header::LOCATION,
-            HeaderValue::from_static("/redirected-by-the-simulator"),
-        );
+        headers.insert(header::LOCATION, HeaderValue::from_static("/redirected-by-the-simulator"));
     }
     response
 }
@@ -124,10 +115,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn mark(mut response: Response) -> Response {
-    response.headers_mut().insert(
-        "x-imagemill-simulator",
-        HeaderValue::from_static("test double"),
-    );
+    response.headers_mut().insert("x-imagemill-simulator", HeaderValue::from_static("test double"));
     response
 }
 

@@ -22,27 +22,17 @@ pub struct SpanError {
 impl Span {
     /// Always this number.
     pub const fn fixed(number: u64) -> Self {
-        Self {
-            from: number,
-            to: number,
-        }
+        Self { from: number, to: number }
     }
 
     /// From the smaller to the larger of the two, both included.
     pub fn range(one: u64, other: u64) -> Self {
-        Self {
-            from: one.min(other),
-            to: one.max(other),
-        }
+        Self { from: one.min(other), to: one.max(other) }
     }
 
     /// One number of the span.
     pub(super) fn draw(self, random: &mut impl RngExt) -> u64 {
-        if self.from == self.to {
-            self.from
-        } else {
-            random.random_range(self.from..=self.to)
-        }
+        if self.from == self.to { self.from } else { random.random_range(self.from..=self.to) }
     }
 }
 
@@ -54,11 +44,7 @@ impl From<u64> for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.from == self.to {
-            write!(formatter, "{}", self.from)
-        } else {
-            write!(formatter, "{}-{}", self.from, self.to)
-        }
+        if self.from == self.to { write!(formatter, "{}", self.from) } else { write!(formatter, "{}-{}", self.from, self.to) }
     }
 }
 
@@ -68,25 +54,18 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let number = |part: &str| part.trim().parse::<u64>().ok();
         let span = match text.split_once('-') {
-            Some((from, to)) => number(from)
-                .zip(number(to))
-                .map(|(from, to)| Self { from, to })
-                .filter(|span| span.from <= span.to),
+            Some((from, to)) => {
+                number(from).zip(number(to)).map(|(from, to)| Self { from, to }).filter(|span| span.from <= span.to)
+            }
             None => number(text).map(Self::fixed),
         };
-        span.ok_or_else(|| SpanError {
-            text: text.to_owned(),
-        })
+        span.ok_or_else(|| SpanError { text: text.to_owned() })
     }
 }
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.from == self.to {
-            serializer.serialize_u64(self.from)
-        } else {
-            serializer.collect_str(self)
-        }
+        if self.from == self.to { serializer.serialize_u64(self.from) } else { serializer.collect_str(self) }
     }
 }
 

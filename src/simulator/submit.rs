@@ -27,9 +27,7 @@ struct Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        self.shared
-            .book()
-            .submit_ended(&self.upstream_id, self.answered);
+        self.shared.book().submit_ended(&self.upstream_id, self.answered);
     }
 }
 
@@ -47,26 +45,15 @@ pub(super) async fn make_image(
     };
     let (plan, mut pending) = {
         let mut book = shared.book();
-        let refused = if book.admits(token(&headers)) {
-            fault.as_ref().map(|_| 422)
-        } else {
-            Some(401)
-        };
-        let request_id = headers
-            .get(&book.options.request_id_header)
-            .and_then(|value| value.to_str().ok());
+        let refused = if book.admits(token(&headers)) { fault.as_ref().map(|_| 422) } else { Some(401) };
+        let request_id = headers.get(&book.options.request_id_header).and_then(|value| value.to_str().ok());
         let plan = book.submit(refused, request_id, body.unwrap_or_default());
-        let pending = plan.upstream_id.clone().map(|upstream_id| Unanswered {
-            shared: Arc::clone(&shared),
-            upstream_id,
-            answered: false,
-        });
+        let pending =
+            plan.upstream_id.clone().map(|upstream_id| Unanswered { shared: Arc::clone(&shared), upstream_id, answered: false });
         (plan, pending)
     };
     if pending.is_some() {
-        shared
-            .delay(plan.latency, |options| options.hold_submits)
-            .await;
+        shared.delay(plan.latency, |options| options.hold_submits).await;
     } else {
         shared.delay(plan.latency, |_| false).await;
     }
@@ -82,31 +69,17 @@ pub(super) async fn make_image(
         Behaviour::HangBefore | Behaviour::HangAfter => {
             return no_answer(std::future::pending().await);
         }
-        Behaviour::Status {
-            status,
-            retry_after,
-            ..
-        } => {
-            let detail = fault
-                .filter(|_| *status == 422)
-                .unwrap_or_else(|| format!("the simulator answers with {status}"));
+        Behaviour::Status { status, retry_after, .. } => {
+            let detail = fault.filter(|_| *status == 422).unwrap_or_else(|| format!("the simulator answers with {status}"));
             refusal(*status, *retry_after, &detail)
         }
-        Behaviour::Unreadable { answer } => (
-            StatusCode::OK,
-            [(header::CONTENT_TYPE, "application/json")],
-            answer.clone(),
-        )
-            .into_response(),
+        Behaviour::Unreadable { answer } => {
+            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], answer.clone()).into_response()
+        }
         Behaviour::ObjectId { form } => Json(form.answer(upstream_id)).into_response(),
         _ => Json(upstream_id).into_response(),
     };
-    *shared
-        .book()
-        .stats
-        .submit_statuses
-        .entry(response.status().as_u16())
-        .or_default() += 1;
+    *shared.book().stats.submit_statuses.entry(response.status().as_u16()).or_default() += 1;
     if let Some(pending) = &mut pending {
         pending.answered = true;
     }

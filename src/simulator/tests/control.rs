@@ -11,14 +11,7 @@ async fn control(client: &Client, simulator: &Simulator, patch: Value) -> Respon
 
 async fn shown<T: serde::de::DeserializeOwned>(simulator: &Simulator, path: &str) -> T {
     let url = format!("{}{path}", simulator.url());
-    client()
-        .get(url)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap()
+    client().get(url).send().await.unwrap().json().await.unwrap()
 }
 
 #[tokio::test]
@@ -54,11 +47,7 @@ async fn a_wrong_control_is_refused_and_changes_nothing() {
     }
     let options: SimulatorOptions = shown(&simulator, "/control").await;
     assert!(!options.hold_polls);
-    assert!(
-        simulator
-            .control(|options| options.picture_side = 0)
-            .is_err()
-    );
+    assert!(simulator.control(|options| options.picture_side = 0).is_err());
 }
 
 #[tokio::test]
@@ -102,9 +91,7 @@ async fn held_polls_wait_and_end_nothing() {
     until(&simulator, |stats| stats.polls == 1).await;
     let ledger: Vec<LedgerEntry> = shown(&simulator, "/ledger").await;
     assert_eq!((ledger[0].polls, ledger[0].task_status), (1, None));
-    simulator
-        .control(|options| options.hold_polls = false)
-        .unwrap();
+    simulator.control(|options| options.hold_polls = false).unwrap();
     let answer: Value = waiting.await.unwrap().unwrap().json().await.unwrap();
     assert_eq!(answer["task_status"], "SUCCESS");
     assert_eq!(simulator.ledger()[0].task_status, Some(TaskStatus::Success));
@@ -115,20 +102,9 @@ async fn rules_fit_by_request_id_prompt_and_seed() {
     let rule = |behaviour: u16| Rule::new(Behaviour::status(behaviour));
     let simulator = start(|options| {
         options.rules = vec![
-            Rule {
-                request_id: Some("x*/1".to_owned()),
-                ..rule(451)
-            },
-            Rule {
-                prompt: Some("cat".to_owned()),
-                times: Some(1),
-                ..rule(503)
-            },
-            Rule {
-                prompt: Some("dog".to_owned()),
-                seed: Some(8),
-                ..rule(400)
-            },
+            Rule { request_id: Some("x*/1".to_owned()), ..rule(451) },
+            Rule { prompt: Some("cat".to_owned()), times: Some(1), ..rule(503) },
+            Rule { prompt: Some("dog".to_owned()), seed: Some(8), ..rule(400) },
         ];
         options.script.insert(6, Behaviour::status(402));
     })
@@ -155,14 +131,8 @@ async fn rates_are_met_and_the_same_seed_chooses_the_same() {
         let simulator = start(|options| {
             options.seed = seed;
             options.rates = vec![
-                Rate {
-                    behaviour: Behaviour::Timeout,
-                    probability: 0.3,
-                },
-                Rate {
-                    behaviour: Behaviour::Deleted,
-                    probability: 0.2,
-                },
+                Rate { behaviour: Behaviour::Timeout, probability: 0.3 },
+                Rate { behaviour: Behaviour::Deleted, probability: 0.2 },
             ];
         })
         .await;

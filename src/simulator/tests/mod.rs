@@ -16,12 +16,7 @@ use super::*;
 const BOUND: Duration = Duration::from_secs(20);
 
 fn client() -> Client {
-    Client::builder()
-        .retry(reqwest::retry::never())
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(BOUND)
-        .build()
-        .unwrap()
+    Client::builder().retry(reqwest::retry::never()).redirect(reqwest::redirect::Policy::none()).timeout(BOUND).build().unwrap()
 }
 
 async fn start(change: impl FnOnce(&mut SimulatorOptions)) -> Simulator {
@@ -80,22 +75,14 @@ async fn until(simulator: &Simulator, condition: impl Fn(&Stats) -> bool) {
         }
     };
     let came = tokio::time::timeout(BOUND, wait).await;
-    assert!(
-        came.is_ok(),
-        "it did not come to it: {:?}",
-        simulator.stats()
-    );
+    assert!(came.is_ok(), "it did not come to it: {:?}", simulator.stats());
 }
 
 #[tokio::test]
 async fn it_says_that_it_is_a_test_double() {
     let simulator = start(|_| {}).await;
     for path in ["/", "/stats", "/no/such/path"] {
-        let answer = client()
-            .get(format!("{}{path}", simulator.url()))
-            .send()
-            .await
-            .unwrap();
+        let answer = client().get(format!("{}{path}", simulator.url())).send().await.unwrap();
         assert_eq!(answer.headers()["x-imagemill-simulator"], "test double");
     }
     let answer = client().get(simulator.url()).send().await.unwrap();
@@ -107,12 +94,7 @@ async fn it_says_that_it_is_a_test_double() {
 async fn a_port_that_is_taken_is_an_error_that_names_it() {
     let one = start(|_| {}).await;
     let port: u16 = one.url().rsplit(':').next().unwrap().parse().unwrap();
-    let error = Simulator::start(SimulatorOptions {
-        port,
-        ..SimulatorOptions::default()
-    })
-    .await
-    .unwrap_err();
+    let error = Simulator::start(SimulatorOptions { port, ..SimulatorOptions::default() }).await.unwrap_err();
     assert!(error.to_string().contains(&port.to_string()), "{error}");
 }
 

@@ -31,10 +31,7 @@ async fn every_terminal_state_comes_after_pending_with_its_reason() {
         assert_eq!(states, ["PENDING", state, state]);
         let pictures = last["artifacts"].as_array().unwrap().len();
         assert_eq!(pictures, usize::from(behaviour == "success"), "{behaviour}");
-        assert_eq!(
-            last["err_msg"].as_str(),
-            (behaviour == "failure").then_some("simulated failure")
-        );
+        assert_eq!(last["err_msg"].as_str(), (behaviour == "failure").then_some("simulated failure"));
     }
 }
 
@@ -47,9 +44,7 @@ async fn moderation_comes_before_pending() {
 #[tokio::test]
 async fn an_empty_success_can_be_followed_by_the_picture() {
     let simulator = first(Behaviour::EmptySuccess { polls: Some(2) }).await;
-    simulator
-        .control(|options| options.pending_polls = Span::fixed(0))
-        .unwrap();
+    simulator.control(|options| options.pending_polls = Span::fixed(0)).unwrap();
     let client = client();
     let id = accepted(&client, &simulator, "a").await;
     for pictures in [0, 0, 1, 1] {
@@ -65,24 +60,16 @@ async fn a_job_stays_pending_for_ever_until_it_is_told_otherwise() {
     let client = client();
     let id = accepted(&client, &simulator, "a").await;
     for _ in 0..5 {
-        assert_eq!(
-            told(&client, &simulator, &id).await["task_status"],
-            "PENDING"
-        );
+        assert_eq!(told(&client, &simulator, &id).await["task_status"], "PENDING");
     }
     assert_eq!(simulator.stats().in_flight, 1);
-    let change = client
-        .put(format!("{}/jobs/{id}/behaviour", simulator.url()))
-        .json("success");
+    let change = client.put(format!("{}/jobs/{id}/behaviour", simulator.url())).json("success");
     assert_eq!(change.send().await.unwrap().status(), 204);
     for state in ["PENDING", "SUCCESS"] {
         assert_eq!(told(&client, &simulator, &id).await["task_status"], state);
     }
     assert_eq!(simulator.stats().in_flight, 0);
-    assert!(matches!(
-        simulator.set_behaviour("none", Behaviour::Success),
-        Err(SimulatorError::NoSuchJob(_))
-    ));
+    assert!(matches!(simulator.set_behaviour("none", Behaviour::Success), Err(SimulatorError::NoSuchJob(_))));
 }
 
 #[tokio::test]
@@ -94,9 +81,7 @@ async fn a_job_does_not_end_before_its_time() {
     .await;
     let client = client();
     let long = accepted(&client, &simulator, "a").await;
-    simulator
-        .control(|options| options.duration = Span::range(1, 2))
-        .unwrap();
+    simulator.control(|options| options.duration = Span::range(1, 2)).unwrap();
     let short = accepted(&client, &simulator, "b").await;
     let end = async {
         while told(&client, &simulator, &short).await["task_status"] != "SUCCESS" {
@@ -104,10 +89,7 @@ async fn a_job_does_not_end_before_its_time() {
         }
     };
     tokio::time::timeout(BOUND, end).await.unwrap();
-    assert_eq!(
-        told(&client, &simulator, &long).await["task_status"],
-        "PENDING"
-    );
+    assert_eq!(told(&client, &simulator, &long).await["task_status"], "PENDING");
 }
 
 #[tokio::test]
@@ -126,12 +108,7 @@ async fn a_lost_job_and_an_unknown_one_are_not_found() {
 #[tokio::test]
 async fn polls_fail_as_often_as_told_and_then_go_on() {
     for status in [401, 402, 403, 429, 500] {
-        let simulator = first(Behaviour::PollError {
-            polls: 2,
-            status,
-            retry_after: Some(4),
-        })
-        .await;
+        let simulator = first(Behaviour::PollError { polls: 2, status, retry_after: Some(4) }).await;
         let client = client();
         let id = accepted(&client, &simulator, "a").await;
         for _ in 0..2 {
@@ -153,10 +130,7 @@ async fn polls_can_be_reset() {
     let id = accepted(&client, &simulator, "a").await;
     assert!(poll(&client, &simulator, &id).await.is_err());
     assert_eq!(simulator.stats().poll_resets, 1);
-    assert_eq!(
-        told(&client, &simulator, &id).await["task_status"],
-        "PENDING"
-    );
+    assert_eq!(told(&client, &simulator, &id).await["task_status"], "PENDING");
 }
 
 async fn picture(client: &Client, simulator: &Simulator, prompt: &str) -> Vec<u8> {
@@ -199,9 +173,7 @@ async fn pictures_can_be_refused() {
     told(&client, &simulator, &id).await;
     let url = format!("{}/picture/{id}.png", simulator.url());
     for (status, answer) in [(Some(503), 503), (None, 200)] {
-        simulator
-            .control(|options| options.picture_status = status)
-            .unwrap();
+        simulator.control(|options| options.picture_status = status).unwrap();
         assert_eq!(client.get(&url).send().await.unwrap().status(), answer);
     }
 }

@@ -24,9 +24,7 @@ async fn a_submit_is_answered_with_a_bare_id_and_stands_in_the_ledger() {
 async fn the_token_is_checked_at_submits_and_polls() {
     let simulator = start(|options| options.token = Some(SecretString::from("right"))).await;
     let client = client();
-    let send = |name: &'static str, value: &'static str| {
-        submit(&client, &simulator, "a").header(name, value).send()
-    };
+    let send = |name: &'static str, value: &'static str| submit(&client, &simulator, "a").header(name, value).send();
     for (name, value, status) in [
         ("x-other", "right", 401),
         ("X-Token", "wrong", 401),
@@ -34,17 +32,10 @@ async fn the_token_is_checked_at_submits_and_polls() {
         ("X-Token", "right", 200),
         ("Authorization", "Bearer right", 200),
     ] {
-        assert_eq!(
-            send(name, value).await.unwrap().status(),
-            status,
-            "{name}: {value}"
-        );
+        assert_eq!(send(name, value).await.unwrap().status(), status, "{name}: {value}");
     }
     let ledger = simulator.ledger();
-    assert_eq!(
-        ledger.iter().map(|entry| entry.arrival).collect::<Vec<_>>(),
-        [4, 5]
-    );
+    assert_eq!(ledger.iter().map(|entry| entry.arrival).collect::<Vec<_>>(), [4, 5]);
     let id = &ledger[0].upstream_id;
     assert_eq!(poll(&client, &simulator, id).await.unwrap().status(), 401);
     assert_eq!(simulator.ledger()[0].polls, 0);
@@ -66,16 +57,10 @@ async fn a_body_that_is_no_submit_is_refused() {
 #[tokio::test]
 async fn every_status_is_answered_as_scripted_and_bills_nothing() {
     let client = client();
-    let statuses = [
-        302, 400, 401, 402, 403, 404, 408, 422, 429, 451, 500, 502, 503,
-    ];
+    let statuses = [302, 400, 401, 402, 403, 404, 408, 422, 429, 451, 500, 502, 503];
     let simulator = start(|options| {
         for (arrival, status) in (1..).zip(statuses) {
-            let behaviour = Behaviour::Status {
-                status,
-                retry_after: matches!(status, 429 | 503).then_some(3),
-                accepted: false,
-            };
+            let behaviour = Behaviour::Status { status, retry_after: matches!(status, 429 | 503).then_some(3), accepted: false };
             options.script.insert(arrival, behaviour);
         }
     })
@@ -84,29 +69,18 @@ async fn every_status_is_answered_as_scripted_and_bills_nothing() {
         let answer = submit(&client, &simulator, "a").send().await.unwrap();
         assert_eq!(answer.status(), status);
         let wait = answer.headers().get("retry-after");
-        assert_eq!(
-            wait.map(|value| value.to_str().unwrap()),
-            matches!(status, 429 | 503).then_some("3")
-        );
+        assert_eq!(wait.map(|value| value.to_str().unwrap()), matches!(status, 429 | 503).then_some("3"));
         assert_eq!(answer.headers().contains_key("location"), status == 302);
     }
     assert!(simulator.ledger().is_empty());
-    assert_eq!(
-        simulator.stats().submit_statuses,
-        statuses.map(|status| (status, 1)).into()
-    );
+    assert_eq!(simulator.stats().submit_statuses, statuses.map(|status| (status, 1)).into());
     accepted(&client, &simulator, "a").await;
     assert_eq!(simulator.ledger()[0].arrival, 14);
 }
 
 #[tokio::test]
 async fn a_status_can_be_billed_all_the_same() {
-    let simulator = first(Behaviour::Status {
-        status: 500,
-        retry_after: None,
-        accepted: true,
-    })
-    .await;
+    let simulator = first(Behaviour::Status { status: 500, retry_after: None, accepted: true }).await;
     let answer = submit(&client(), &simulator, "a").send().await.unwrap();
     assert_eq!(answer.status(), 500);
     assert_eq!(simulator.ledger().len(), 1);
@@ -116,10 +90,7 @@ async fn a_status_can_be_billed_all_the_same() {
 /// The text of an error and of all that caused it.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    causes.map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[tokio::test]
@@ -197,10 +168,6 @@ async fn older_forms_hold_the_id_in_an_object() {
         let simulator = first(Behaviour::ObjectId { form }).await;
         let answer = submit(&client(), &simulator, "a").send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
-        assert_eq!(
-            answer.pointer(place).and_then(Value::as_str),
-            Some(simulator.ledger()[0].upstream_id.as_str()),
-            "{form:?}"
-        );
+        assert_eq!(answer.pointer(place).and_then(Value::as_str), Some(simulator.ledger()[0].upstream_id.as_str()), "{form:?}");
     }
 }

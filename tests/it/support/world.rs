@@ -99,7 +99,9 @@ impl World {
         if cells > 1 {
             // As two axes, since one has 100 values at most.
             let wide = (1..=100).rev().find(|wide| cells.is_multiple_of(*wide)).expect("one divides");
-            let values = |name: &str, count: usize| (0..count).map(|value| Prompt::freetext(format!("{name} {value}"))).collect::<Vec<_>>();
+            let values = |name: &str, count: usize| {
+                (0..count).map(|value| Prompt::freetext(format!("{name} {value}"))).collect::<Vec<_>>()
+            };
             input = input.variable_prompt("first", values("first", wide));
             if cells > wide {
                 input = input.variable_prompt("second", values("second", cells / wide));
@@ -182,7 +184,10 @@ impl World {
     /// Waits for a condition in SQL.
     pub(crate) async fn until(&self, statement: &'static str) {
         eventually(statement, || async {
-            sqlx::query_scalar::<_, bool>(statement).fetch_one(self.pool()).await.unwrap_or_else(|error| panic!("{statement}: {error}"))
+            sqlx::query_scalar::<_, bool>(statement)
+                .fetch_one(self.pool())
+                .await
+                .unwrap_or_else(|error| panic!("{statement}: {error}"))
         })
         .await;
     }
@@ -192,7 +197,11 @@ impl World {
     pub(crate) async fn assert_settled(&self) {
         assert_eq!(self.number("select count(*) from apalis.jobs where status in ('Pending', 'Running')").await, 0, "open jobs");
         assert_eq!(self.number("select count(*) from apalis.jobs where lock_by is not null").await, 0, "lock_by");
-        assert_eq!(self.number("select count(*) from imagemill.subtasks where status in ('pending', 'processing')").await, 0, "open cells");
+        assert_eq!(
+            self.number("select count(*) from imagemill.subtasks where status in ('pending', 'processing')").await,
+            0,
+            "open cells"
+        );
         assert_eq!(self.number("select count(*) from imagemill.tasks where completed_at is null").await, 0, "open tasks");
         assert_eq!(
             self.number("select count(*) from imagemill.attempts where state in ('submitting', 'accepted')").await,
@@ -225,7 +234,8 @@ impl World {
             attempts.into_iter().map(|(id, state, upstream_id)| (id, (state, upstream_id))).collect();
         for entry in self.simulator.ledger() {
             let id = entry.request_id.clone().expect("a request id with every submit");
-            let (state, upstream_id) = attempts.remove(&id).unwrap_or_else(|| panic!("{id} was billed and is in no row, or was billed twice"));
+            let (state, upstream_id) =
+                attempts.remove(&id).unwrap_or_else(|| panic!("{id} was billed and is in no row, or was billed twice"));
             match upstream_id {
                 Some(upstream_id) => assert_eq!(upstream_id, entry.upstream_id, "{id}"),
                 None => assert_eq!(state, "unknown", "{id} was billed and has no upstream id"),
@@ -262,11 +272,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(mut command: Command, log: PathBuf) -> Self {
         let file = std::fs::File::create(&log).expect("create the log");
-        let child = command
-            .stdout(file.try_clone().expect("share the log"))
-            .stderr(file)
-            .spawn()
-            .expect("start the process");
+        let child = command.stdout(file.try_clone().expect("share the log")).stderr(file).spawn().expect("start the process");
         Self { child, log }
     }
 
