@@ -3,5 +3,7 @@
 // In a test they are how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod kill;
 mod main_job;
+mod sharing;
 mod support;
