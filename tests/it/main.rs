@@ -1,1 +1,9 @@
+//! Integration tests: real processes, real PostgreSQL, no network but loopback.
 
+// In a test they are how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod private_server;
+mod psql;
+mod support;
+mod test_database;

@@ -1,0 +1,3 @@
+//! The database: where it is, and how it comes to be there.
+
+pub mod private;
