@@ -28,7 +28,7 @@ async fn attempts(world: &World) -> BTreeMap<String, (i32, String, Option<String
 }
 
 /// One run: two workers, cells of some duration, one worker killed in the middle.
-async fn one_of_two_is_killed(seed: u64, cells: usize, duration_ms: u64) {
+async fn one_of_two_is_killed(seed: u64, cells: usize, slots: &str, duration_ms: u64) {
     println!("seed {seed}");
     let mut random = Random(seed);
     let options = SimulatorOptions {
@@ -39,8 +39,8 @@ async fn one_of_two_is_killed(seed: u64, cells: usize, duration_ms: u64) {
     };
     let world = World::with(options).await;
     world.create(cells).await;
-    let mut killed = world.worker(&["--concurrency", "40"]);
-    let mut other = world.worker(&["--concurrency", "40", "--until-empty"]);
+    let mut killed = world.worker(&["--concurrency", slots]);
+    let mut other = world.worker(&["--concurrency", slots, "--until-empty"]);
     // In the middle, wherever that is: so many cells are completed, then a moment more.
     let middle = random.below(cells as u64 / 2).cast_signed();
     crate::support::eventually("some cells are completed", || async {
@@ -86,13 +86,13 @@ async fn one_of_two_is_killed(seed: u64, cells: usize, duration_ms: u64) {
 
 #[tokio::test]
 async fn a_killed_worker_loses_nothing_and_pays_nothing_twice() {
-    one_of_two_is_killed(1, 80, 1000).await;
+    one_of_two_is_killed(1, 80, "10", 1000).await;
 }
 
 #[tokio::test]
 #[ignore = "long: 20 kills of 200 cells of 3 s each"]
 async fn twenty_killed_workers_lose_nothing_and_pay_nothing_twice() {
     for seed in 1..=20 {
-        one_of_two_is_killed(seed, 200, 3000).await;
+        one_of_two_is_killed(seed, 200, "20", 3000).await;
     }
 }

@@ -5,5 +5,8 @@
 
 mod kill;
 mod main_job;
+mod private_server;
+mod psql;
 mod sharing;
 mod support;
+mod test_database;
