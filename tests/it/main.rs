@@ -3,6 +3,7 @@
 // In a test they are how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod guards;
 mod kill;
 mod main_job;
 mod private_server;
