@@ -3,11 +3,13 @@
 // In a test they are how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod create_task;
 mod guards;
 mod kill;
 mod main_job;
 mod private_server;
 mod psql;
+mod schema;
 mod sharing;
 mod support;
 mod test_database;

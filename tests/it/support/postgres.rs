@@ -45,10 +45,19 @@ static COUNT: AtomicU32 = AtomicU32::new(1);
 
 /// A new database with everything that the library needs in it. Starts the server when it is the first.
 pub(crate) async fn database() -> TestDatabase {
+    copy_of(TEMPLATE).await
+}
+
+/// A new database with nothing in it.
+pub(crate) async fn empty_database() -> TestDatabase {
+    copy_of("template0").await
+}
+
+async fn copy_of(template: &str) -> TestDatabase {
     let run = RUN.get_or_init(start).await;
     let name = format!("t_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let copying = run.copying.lock().await;
-    let create = format!("create database {name} template {TEMPLATE}");
+    let create = format!("create database {name} template {template}");
     execute(&run.server, &create).await;
     drop(copying);
     let url = url_of(&run.server, &name);
