@@ -71,9 +71,6 @@ pub struct QueueSettings {
     /// How often one worker looks for tasks that no job will end.
     #[serde(deserialize_with = "duration::deserialize")]
     pub sweep_interval: Duration,
-    /// Finished jobs are pruned after so long; results live in tables of their own.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub retention: Duration,
 }
 
 /// `[limits]`

@@ -50,7 +50,6 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(settings.queue.beat, Duration::from_secs(3));
     assert_eq!(settings.queue.lease, Duration::from_secs(15));
     assert_eq!(settings.queue.grace, Duration::from_secs(25));
-    assert_eq!(settings.queue.retention, Duration::from_hours(24));
     assert_eq!(settings.limits.max_cells, 50_000);
     assert_eq!(settings.generate_image.slots, 40);
     assert_eq!(settings.generate_image.on_unknown_submit, UncertainPolicy::Fail);

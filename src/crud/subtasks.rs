@@ -13,7 +13,7 @@ use crate::models::{
 /// A cell as people see it.
 #[derive(Debug, Clone, PartialEq, FromRow, serde::Serialize)]
 pub struct SubtaskRow {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// Its task.
     pub task_id: Uuid,
@@ -221,7 +221,7 @@ pub async fn begin_attempt(connection: &mut PgConnection, id: Uuid, request_sha2
 }
 
 /// Where a cell went, as its UPDATE returned it.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub struct Move {
     /// Its task.
     pub task_id: Uuid,

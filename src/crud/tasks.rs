@@ -10,7 +10,7 @@ use crate::models::status::Status;
 /// A task with its counts and without its grid.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct TaskRow {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// Its owner.
     pub user_id: Uuid,
@@ -57,7 +57,7 @@ impl TaskRow {
 /// What goes into a new row.
 #[derive(Debug)]
 pub struct NewTask<'a> {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// Its owner.
     pub user_id: Uuid,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// A row, without its password's hash.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct UserRow {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// Unique whatever its case.
     pub username: String,

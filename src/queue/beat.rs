@@ -105,9 +105,9 @@ async fn once(
     }
     shared.last_beat.succeeded(sent);
     for (dead, last_seen) in watch.look(beat.others, sent, shared.options.lease) {
-        match rescue::rescue(connection, &dead, last_seen, &name).await? {
-            Some(jobs) => tracing::warn!(worker = %dead, jobs, "rescued: it gave no beat for a whole lease"),
-            None => tracing::debug!(worker = %dead, "it lives after all, or somebody else was first"),
+        // None: it lives after all, or somebody else was first.
+        if let Some(jobs) = rescue::rescue(connection, &dead, last_seen, &name).await? {
+            tracing::warn!(worker = %dead, jobs, "rescued: it gave no beat for a whole lease");
         }
     }
     Ok(())

@@ -15,6 +15,9 @@ pub(super) struct Served {
     pub(super) slots: Arc<Slots>,
 }
 
+/// id, payload, number of the claim, key, whether an attempt is open.
+type ClaimedRow = (String, Vec<u8>, i32, Option<String>, bool);
+
 /// Claims up to the number of free slots. Cells with an open attempt come before any other; then the oldest.
 ///
 /// Limits, pauses, turns and budgets of the lanes belong here, under the lanes' row locks (design, section 8).
@@ -23,7 +26,7 @@ pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>) -> 
     if wanted == 0 {
         return Ok(Vec::new());
     }
-    let rows: Vec<(String, Vec<u8>, i32, Option<String>, bool)> = sqlx::query_as(
+    let rows: Vec<ClaimedRow> = sqlx::query_as(
         "with resumed as (
              -- An attempt is open: it must be polled on, whatever else waits.
              select id from unnest($3::text[]) as wanted (lane)
@@ -58,15 +61,14 @@ pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>) -> 
     .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;
-    let mut jobs: Vec<(bool, Job)> =
-        rows.into_iter().map(|row| (row.4, held(served, worker, (row.0, row.1, row.2, row.3)))).collect();
+    let mut jobs: Vec<(bool, Job)> = rows.into_iter().map(|row| (row.4, held(served, worker, row))).collect();
     jobs.sort_by(|left, right| right.0.cmp(&left.0).then_with(|| left.1.id.cmp(&right.1.id)));
     Ok(jobs.into_iter().map(|(_, job)| job).collect())
 }
 
 /// Claims one job by its key, if it is due and nobody holds it.
 pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>, key: &str) -> Result<Option<Job>, sqlx::Error> {
-    let row: Option<(String, Vec<u8>, i32, Option<String>)> = sqlx::query_as(
+    let row: Option<ClaimedRow> = sqlx::query_as(
         "with picked as (
              select id from apalis.jobs
              where job_type = $1 and idempotency_key = $3 and status = 'Pending' and run_at <= now()
@@ -75,7 +77,7 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
          update apalis.jobs as job
          set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
          from picked where job.id = picked.id
-         returning job.id, job.job, job.attempts, job.idempotency_key",
+         returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume'",
     )
     .bind(&*served.queue)
     .bind(&**worker)
@@ -85,7 +87,7 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
     Ok(row.map(|row| held(served, worker, row)))
 }
 
-fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key): (String, Vec<u8>, i32, Option<String>)) -> Job {
+fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, _): ClaimedRow) -> Job {
     Job {
         key: key.unwrap_or_else(|| id.clone()),
         id,

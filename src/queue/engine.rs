@@ -12,7 +12,7 @@ use std::{
 
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Notify, mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     beat::{self, LastBeat},
@@ -26,6 +26,9 @@ use super::{
     slots::Slots,
     tokens::JobTokens,
 };
+
+/// Time to write what is left once the grace is over.
+const WRITING: Duration = Duration::from_secs(10);
 
 /// How the engine keeps time.
 #[derive(Debug, Clone)]
@@ -75,7 +78,6 @@ pub(super) struct Shared {
     pub(super) last_beat: LastBeat,
     /// Counts up while the main runtime ticks.
     pub(super) ticks: AtomicU64,
-    pub(super) tasks: TaskTracker,
     incarnation: RwLock<Arc<str>>,
     held: Mutex<HashMap<(String, i32), JobTokens>>,
     hooks: HashMap<&'static str, Arc<dyn Settle>>,
@@ -125,7 +127,6 @@ impl Engine {
             beat_stop: CancellationToken::new(),
             last_beat: LastBeat::default(),
             ticks: AtomicU64::new(0),
-            tasks: TaskTracker::new(),
             incarnation: RwLock::new(Arc::clone(&name)),
             held: Mutex::default(),
             hooks,
@@ -219,16 +220,15 @@ impl Engine {
     /// everything was settled or handed over.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.begin_stop();
-        self.shared.tasks.close();
-        if tokio::time::timeout(grace, self.shared.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(grace, self.idle()).await.is_err() {
             tracing::warn!(grace = ?grace, "the grace is over: submits that are still out are written as unknown");
             self.shared.grace_over.cancel();
             // What remains is a statement or two a job.
-            if tokio::time::timeout(Duration::from_secs(10), self.shared.tasks.wait()).await.is_err() {
+            if tokio::time::timeout(WRITING, self.idle()).await.is_err() {
                 tracing::error!("not everything could be settled: the rest waits for its rescue");
             }
         }
-        let settled = self.shared.tasks.is_empty();
+        let settled = self.is_idle();
         self.shared.beat_stop.cancel();
         let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(beat) = beat {
@@ -246,6 +246,20 @@ impl Engine {
         }
         tracing::info!(worker = %name, how, "stopped");
         settled && ended.is_ok() && !self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether no job is held: each slot is given back when its job is settled.
+    fn is_idle(&self) -> bool {
+        self.served.values().all(|served| served.slots.used() == 0)
+    }
+
+    async fn idle(&self) {
+        while !self.is_idle() {
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
     }
 
     async fn claim_for_ever(self, senders: HashMap<&'static str, mpsc::UnboundedSender<Job>>) {
@@ -315,7 +329,7 @@ impl Engine {
 
     async fn is_finished(&self) -> bool {
         let Some(until_empty) = &self.shared.options.until_empty else { return false };
-        if self.served.values().any(|served| served.slots.used() > 0) {
+        if !self.is_idle() {
             return false;
         }
         let open = async {

@@ -35,7 +35,7 @@ pub enum QueueError {
 }
 
 /// Whether PostgreSQL refused this for its content: trying again cannot help.
-pub fn is_refused(error: &QueueError) -> bool {
+pub(super) fn is_refused(error: &QueueError) -> bool {
     match error {
         QueueError::Database(sqlx::Error::Database(error)) => {
             // Class 22: data exception; class 23: integrity constraint violation; class 42: what we wrote is not SQL here.

@@ -9,7 +9,7 @@ use super::{
     engine::Engine,
     error::{QueueError, is_refused},
     job::Job,
-    outcome::{Outcome, Verdict},
+    outcome::Outcome,
     settle::{self, Settled},
 };
 
@@ -21,7 +21,7 @@ impl Engine {
         F: Future<Output = Outcome> + Send + 'static,
     {
         let engine = self.clone();
-        self.shared.tasks.spawn(async move {
+        tokio::spawn(async move {
             let outcome = match tokio::spawn(handler).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
@@ -103,8 +103,8 @@ impl Engine {
     {
         let Some(mut jobs) = self.jobs(queue) else { return };
         while let Some(job) = jobs.recv().await {
-            let handled = handler(job.clone());
-            drop(self.execute(job, handled));
+            let run = handler(job.clone());
+            drop(self.execute(job, run));
         }
     }
 }
@@ -138,9 +138,7 @@ where
         Ok(payload) => handler(payload).left_future(),
         Err(error) => {
             tracing::error!(job = %job.id, key = %job.key, %error, "its payload cannot be decoded");
-            let outcome =
-                Outcome { verdict: Verdict::Failed, ..Outcome::internal(format!("the payload cannot be decoded: {error}")) };
-            std::future::ready(outcome).right_future()
+            std::future::ready(Outcome::internal(format!("the payload cannot be decoded: {error}"))).right_future()
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn rescue(
         .bind(dead)
         .execute(&mut *transaction)
         .await?;
-    let rescued = sqlx::query(
+    let jobs = sqlx::query(
         "update apalis.jobs as job
          set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,
              metadata = case when job.idempotency_key in (select subtask_id::text from imagemill.attempts
@@ -90,7 +90,7 @@ pub(super) async fn rescue(
         .await?;
     sqlx::query("select pg_notify($1, '')").bind(super::enqueue::WAKE_CHANNEL).execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(Some(rescued))
+    Ok(Some(jobs))
 }
 
 #[cfg(test)]

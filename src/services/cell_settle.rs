@@ -84,7 +84,7 @@ impl Settle for CellHook {
                 subtasks::put_back(connection, cell, uncounted, error).await?
             }
             // The attempt stays open, and so does the cell: `processing` says nothing of who holds the job.
-            Verdict::HandedOver | Verdict::ResumeAfter(_) | Verdict::LeaseLost => None,
+            Verdict::HandedOver | Verdict::LeaseLost => None,
         };
         Ok(moved.map(to_moved).into_iter().collect())
     }
@@ -96,9 +96,9 @@ impl Settle for CellHook {
         _: &Outcome,
         moved: &[Moved],
     ) -> Result<(), QueueError> {
-        let moves: Option<Vec<Move>> = moved.iter().map(from_moved).collect();
-        let moves = moves.ok_or_else(|| refuse(job, "a move is none of ours"))?;
-        Ok(count_moves(connection, &moves).await?)
+        let cells: Option<Vec<Move>> = moved.iter().map(from_moved).collect();
+        let cells = cells.ok_or_else(|| refuse(job, "a move is none of ours"))?;
+        Ok(count_moves(connection, &cells).await?)
     }
 }
 

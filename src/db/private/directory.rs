@@ -1,16 +1,11 @@
 //! The directory of the private server: what lies where, its locks, its password and its port.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
+    fs::{self, File, OpenOptions},
+    io,
     net::{Ipv4Addr, TcpListener},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
@@ -18,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{
     account::{Account, is_root},
     error::{PrivateServerError, file_error},
+    files::{make_private_directory, make_reachable_directory, remove_all, write_private_file},
 };
 
 /// Longest path of a Unix socket that every system takes (macOS 103, Linux 107 bytes).
@@ -41,12 +37,7 @@ impl Directory {
             Some(path) => path.to_path_buf(),
             None => default_path()?,
         };
-        DirBuilder::new()
-            .recursive(true)
-            // The account of the server passes through what root makes; nobody else needs to.
-            .mode(if is_root() { 0o711 } else { 0o700 })
-            .create(&path)
-            .map_err(file_error("make the directory", &path))?;
+        make_reachable_directory(&path)?;
         let path = fs::canonicalize(&path).map_err(file_error("find", &path))?;
         let digest = hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..6]);
         Ok(Self { path, digest })
@@ -217,58 +208,6 @@ fn fits_a_socket(directory: &Path) -> bool {
     let bytes = directory.as_os_str().as_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
     bytes.len() + "/.s.PGSQL.65535.lock".len() <= LONGEST_SOCKET_PATH && bytes.iter().all(plain)
-}
-
-/// Makes a directory that only its owner can enter, or sees that the one that is there is such a one.
-fn make_private_directory(path: &Path) -> Result<(), PrivateServerError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Below a directory for temporary files anybody could have put something of this name.
-            let metadata = fs::symlink_metadata(path).map_err(file_error("look at", path))?;
-            let mine = metadata.uid() == rustix::process::geteuid().as_raw() || is_root();
-            if !metadata.is_dir() || !mine {
-                return Err(file_error("use", path)(io::ErrorKind::AlreadyExists.into()));
-            }
-            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(file_error("close to others", path))
-        }
-        Err(error) => Err(file_error("make the directory", path)(error)),
-    }
-}
-
-/// Removes a directory into which an orphan of a killed command may still be writing: it ends when it finds
-/// its files gone.
-fn remove_all(path: &Path) -> Result<(), PrivateServerError> {
-    let patience_ends = Instant::now() + Duration::from_secs(10);
-    loop {
-        match fs::remove_dir_all(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > patience_ends => {
-                return Err(file_error("remove", path)(error));
-            }
-            Err(_) => thread::sleep(Duration::from_millis(50)),
-        }
-    }
-}
-
-/// Writes a file that only its owner can read; a file of that name that is there goes first.
-fn write_private_file(path: &Path, text: &str) -> Result<(), PrivateServerError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(file_error("replace", path)(error));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(file_error("write", path))
 }
 
 /// 128 random bits in hexadecimal.

@@ -12,6 +12,7 @@ mod binaries;
 mod cluster;
 mod directory;
 mod error;
+mod files;
 mod lock;
 mod postmaster;
 mod share;

@@ -7,7 +7,7 @@ use super::client::{ClientError, UpstreamClient, describe, join, message_of, rea
 
 /// What one poll says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PollAnswer {
+pub(super) enum PollAnswer {
     /// PENDING, MODERATION, or a word that we do not know: go on.
     Working {
         /// The word.
@@ -50,7 +50,7 @@ pub enum PollAnswer {
 ///
 /// # Errors
 /// See [`ClientError`]: the request could not be made.
-pub async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
+pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
     let url = join(base, &settings.poll_path.replace("{id}", &encode(upstream_id)));
     let response = match client.request(Method::GET, url, settings.poll_timeout)?.send().await {

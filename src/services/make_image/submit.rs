@@ -58,7 +58,7 @@ pub enum SubmitAnswer {
 ///
 /// # Errors
 /// See [`ClientError`]; nothing was sent then.
-pub async fn submit(
+pub(super) async fn submit(
     client: &UpstreamClient,
     lane: &str,
     body: &Value,

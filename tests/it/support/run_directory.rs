@@ -60,12 +60,9 @@ impl RunDirectory {
         // Root's own place for temporary files may be closed to others.
         let place =
             if rustix::process::geteuid().is_root() || usual.as_os_str().len() > 30 { PathBuf::from("/tmp") } else { usual };
-        let path = tempfile::Builder::new()
-            .prefix("imagemill-it-")
-            .permissions(Permissions::from_mode(0o711))
-            .tempdir_in(place)
-            .expect("make the run's directory")
-            .keep();
+        let path = tempfile::Builder::new().prefix("imagemill-it-").tempdir_in(place).expect("make the run's directory").keep();
+        // Not at its making, where the umask would count.
+        fs::set_permissions(&path, Permissions::from_mode(0o711)).expect("open it to be entered");
         let mut shell = Command::new("/bin/sh")
             .args(["-c", WATCH, "sh"])
             .arg(&path)

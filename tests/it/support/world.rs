@@ -32,7 +32,7 @@ pub(crate) const TOKEN: &str = "the-right-token";
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// How long a test waits for something before it says that it will not come.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_mins(1);
 
 /// See the module.
 pub(crate) struct World {

@@ -1,0 +1,125 @@
+//! The private server: kept between runs, shared between processes, and what kills leave behind.
+
+mod leftovers;
+mod refusals;
+mod sharing;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Lines, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use imagemill::db::private::{PrivateServer, ServerOptions};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+/// Names the directory to a process of [`holder`].
+const DIRECTORY: &str = "IMAGEMILL_IT_PRIVATE_DIRECTORY";
+
+/// Says that a holder has its share.
+const READY: &str = "holder has ";
+
+/// Not a test: this program run again, as another command that uses the server until its input ends.
+#[tokio::test]
+#[ignore = "a helper of the other tests, which run it as a process"]
+async fn holder() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        return;
+    };
+    let directory = PathBuf::from(directory);
+    let server = PrivateServer::acquire_with(Some(&directory), &small()).await.unwrap();
+    execute(&server.url(), "select 1").await;
+    println!("\n{READY}{}", server.port());
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().lines().for_each(drop);
+    server.release().await.unwrap();
+}
+
+/// A process of [`holder`].
+struct Holder {
+    child: Child,
+    /// Kept open, as the process has more to say.
+    _said: Lines<BufReader<ChildStdout>>,
+    port: u16,
+}
+
+impl Holder {
+    /// Begins it, in `current` and in a process group of its own.
+    fn begin(directory: &Path, current: &Path) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["private_server::holder", "--exact", "--ignored", "--nocapture"])
+            .env(DIRECTORY, directory)
+            .current_dir(current)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Waits until it has its share.
+    fn ready(mut child: Child) -> Self {
+        let said = BufReader::new(child.stdout.take().unwrap());
+        let mut said = said.lines();
+        let port = said
+            .by_ref()
+            .map(Result::unwrap)
+            .find_map(|line| line.strip_prefix(READY).map(|port| port.parse().unwrap()))
+            .expect("a holder that ends without a share");
+        Self { child, _said: said, port }
+    }
+
+    fn start(directory: &Path) -> Self {
+        Self::ready(Self::begin(directory, Path::new("/")))
+    }
+
+    /// Ends it in order.
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Ends it without giving it a chance.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// A small server that still keeps what it is told.
+fn small() -> ServerOptions {
+    ServerOptions { max_connections: 20, shared_buffers_mib: 16, ..ServerOptions::default() }
+}
+
+async fn acquire(directory: &Path) -> PrivateServer {
+    PrivateServer::acquire_with(Some(directory), &small()).await.unwrap()
+}
+
+async fn execute(url: &SecretString, statement: &str) {
+    let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
+    connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+async fn number(url: &SecretString, query: &str) -> i64 {
+    let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
+    let number = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    number
+}
+
+/// The file that a server keeps in its data while it runs, and a killed one leaves.
+fn pid_file(directory: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let data = entries.find(|path| path.to_string_lossy().contains("/data-"))?;
+    Some(data.join("postmaster.pid")).filter(|file| file.exists())
+}
+
+fn postmaster(directory: &Path) -> rustix::process::Pid {
+    let text = fs::read_to_string(pid_file(directory).expect("a running server")).unwrap();
+    let number = text.lines().next().unwrap().parse().unwrap();
+    rustix::process::Pid::from_raw(number).unwrap()
+}
