@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, process::ExitCode};
 
+use crate::services::error::ServiceError;
+
 /// A command that did not do what it was asked for.
 #[derive(Debug)]
 pub struct Failure {
@@ -28,5 +30,18 @@ impl Failure {
     /// The code.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Input(_) | ServiceError::Usage(_) => Self::usage(error),
+            // Most often nobody was made yet.
+            ServiceError::NotFound { what: "user", .. } => Self::failed(format_args!(
+                "{error}; `imagemill init-users` makes the first users, `imagemill user create` others"
+            )),
+            _ => Self::failed(error),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! One file a table; the only place with the domain's SQL. Nothing here begins or commits a transaction.
 
+pub mod audit;
 pub mod subtasks;
 pub mod task_counts;
 pub mod tasks;

@@ -3,6 +3,7 @@
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::password::PasswordError;
 use crate::{
     models::{Faults, Permission, status::Status},
     queue::QueueError,
@@ -44,6 +45,12 @@ pub enum ServiceError {
         /// The name.
         username: String,
     },
+    /// A user that was switched off.
+    #[error("the user {username} is inactive and may do nothing")]
+    Inactive {
+        /// Who.
+        username: String,
+    },
     /// Not an edge of the state diagram.
     #[error("a {what} cannot go from {from} to {to}")]
     Transition {
@@ -67,7 +74,7 @@ pub enum ServiceError {
     #[cfg(feature = "worker")]
     #[error(transparent)]
     Client(#[from] super::make_image::ClientError),
-    /// A password could not be hashed.
-    #[error("the password could not be hashed: {0}")]
-    Password(String),
+    /// A password could not be hashed or compared.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
 }

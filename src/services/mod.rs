@@ -7,11 +7,14 @@ mod cell_settle;
 pub mod context;
 mod create_task;
 pub mod error;
+mod init_users;
 #[cfg(feature = "worker")]
 pub mod make_image;
+pub mod password;
 pub mod processing;
 #[cfg(feature = "worker")]
 mod run_cell;
 pub mod subtask_service;
 pub mod task_service;
 mod task_settle;
+pub mod user_service;

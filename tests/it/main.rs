@@ -13,3 +13,4 @@ mod schema;
 mod sharing;
 mod support;
 mod test_database;
+mod users;
