@@ -135,7 +135,7 @@ async fn waiting_for_a_task_ends_with_it_or_with_its_time() {
     let task = world.create(3).await;
     let soon = task_service::await_task(&world.context, &world.actor, task.id, Some(Duration::from_millis(1))).await;
     assert_eq!(soon.expect("look"), None);
-    let (_, ended) = tokio::join!(world.drain(), task_service::await_task(&world.context, &world.actor, task.id, Some(BOUND)));
+    let ((), ended) = tokio::join!(world.drain(), task_service::await_task(&world.context, &world.actor, task.id, Some(BOUND)));
     let ended = ended.expect("wait").expect("it ended");
     assert_eq!((ended.status.as_str(), ended.progress()), ("completed", 100));
 }

@@ -80,13 +80,14 @@ async fn a_settle_of_a_lost_claim_changes_nothing() {
         let taker = if same_worker { job.worker.to_string() } else { "another".to_owned() };
         claim_away(&world, &job, &taker).await;
 
-        assert_eq!(settle(&world, &job, &picture(ordinal)).await, Settled::LeaseLost);
+        let settled = settle(&world, &job, &picture(ordinal)).await;
 
         assert_eq!(world.cells().await, "processing: 1");
         assert_eq!(world.number("select count(*) from imagemill.attempts where state = 'accepted'").await, 1);
         assert_eq!(world.number("select completed_subtasks::bigint from imagemill.task_counts").await, 0);
         assert_eq!(world.number("select count(*) from apalis.jobs where status = 'Running'").await, 1);
         assert_eq!(world.number("select sum(stale_writes)::bigint from imagemill.incarnations").await, 1);
+        assert_eq!(settled, Settled::LeaseLost);
         // Nor does it write a ledger row any more, or make the attempt its own.
         let submit = ledger::Submit { cell, round: 1, lane: "prod", request_sha256: "0", answer_within: Duration::from_mins(5) };
         let begun = ledger::begin(world.pool(), &*subtask_service::hook(), &job, &submit).await.expect("look");

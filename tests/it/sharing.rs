@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apalis::prelude::{Monitor, WorkerBuilder};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
-    queue::{Engine, Handler, Job, Outcome, UntilEmpty, decoded},
+    queue::{Engine, Handler, Job, UntilEmpty, decoded},
     services::{processing, subtask_service, task_service},
     simulator::{SimulatorOptions, Span},
 };

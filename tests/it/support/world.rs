@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Sets a setting of the worker processes: `queue.lease` and so on.
-    pub(crate) fn set(&mut self, key: &str, value: impl ToString) -> &mut Self {
+    pub(crate) fn set(&mut self, key: &str, value: impl std::fmt::Display) -> &mut Self {
         self.environment.insert(variable(key), value.to_string());
         self
     }
