@@ -3,12 +3,15 @@
 // In a test they are how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod commands;
 mod create_task;
+mod demo;
 mod guards;
 mod kill;
 mod main_job;
 mod private_server;
 mod psql;
+mod run_command;
 mod schema;
 mod sharing;
 mod support;
