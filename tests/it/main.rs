@@ -6,6 +6,7 @@
 mod create_task;
 mod guards;
 mod kill;
+mod lease;
 mod main_job;
 mod private_server;
 mod psql;
