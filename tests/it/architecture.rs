@@ -56,10 +56,14 @@ fn walk(directory: &Path) -> Vec<String> {
     found
 }
 
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
 /// The files of `src` and `jobs`, modules of tests left out.
 fn sources() -> Vec<Source> {
     let wanted = |path: &String| {
-        let is_source = (path.starts_with("src/") || path.starts_with("jobs/")) && path.ends_with(".rs");
+        let is_source = (path.starts_with("src/") || path.starts_with("jobs/")) && is_rust(path);
         is_source && !path.contains("/tests/") && !path.ends_with("/tests.rs")
     };
     let sources: Vec<Source> = files().into_iter().filter(wanted).map(read).collect();
@@ -210,7 +214,7 @@ fn both_forms_of_use_are_read() {
 fn no_file_is_too_long() {
     let long: Vec<String> = files()
         .into_iter()
-        .filter(|path| (path.starts_with("src/") || path.starts_with("jobs/")) && path.ends_with(".rs"))
+        .filter(|path| (path.starts_with("src/") || path.starts_with("jobs/")) && is_rust(path))
         .map(read)
         .filter(|source| source.lines > LONGEST)
         .map(|source| format!("{}: {} lines", source.path, source.lines))
