@@ -3,13 +3,16 @@
 // In a test they are how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod architecture;
 mod create_task;
 mod guards;
 mod kill;
 mod lease;
+mod licences;
 mod main_job;
 mod private_server;
 mod psql;
+mod readme;
 mod schema;
 mod sharing;
 mod support;
