@@ -12,6 +12,8 @@ pub(super) struct Served {
     pub(super) queue: Arc<str>,
     /// Lanes to take from; a queue without lanes has the empty one.
     pub(super) lanes: Vec<String>,
+    /// Jobs of this group only.
+    pub(super) group: Option<String>,
     pub(super) slots: Arc<Slots>,
 }
 
@@ -34,6 +36,7 @@ pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>) -> 
                  select id from apalis.jobs
                  where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume'
                    and metadata -> 'lane' = wanted.lane and run_at <= now()
+                   and ($5::text is null or metadata -> 'group' = $5)
                  order by run_at, id limit $4
                  for update skip locked) as waiting
              limit $4
@@ -43,6 +46,7 @@ pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>) -> 
                  select id, run_at from apalis.jobs
                  where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
                    and metadata -> 'lane' = wanted.lane and run_at <= now()
+                   and ($5::text is null or metadata -> 'group' = $5)
                  order by run_at, id limit $4 - (select count(*) from resumed)
                  for update skip locked) as waiting
              order by run_at, id
@@ -59,6 +63,7 @@ pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>) -> 
     .bind(&**worker)
     .bind(&served.lanes)
     .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+    .bind(&served.group)
     .fetch_all(pool)
     .await?;
     let mut jobs: Vec<(bool, Job)> = rows.into_iter().map(|row| (row.4, held(served, worker, row))).collect();
@@ -108,10 +113,12 @@ pub(super) async fn next_due(pool: &PgPool, served: &Served) -> Result<Option<Du
          cross join lateral (
              select run_at from apalis.jobs
              where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'lane' = wanted.lane
+               and ($3::text is null or metadata -> 'group' = $3)
              order by run_at, id limit 1) as waiting",
     )
     .bind(&*served.queue)
     .bind(&served.lanes)
+    .bind(&served.group)
     .fetch_one(pool)
     .await?;
     Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))

@@ -58,6 +58,8 @@ pub struct Queue {
     pub slots: usize,
     /// Lanes to take from; a queue without lanes has the empty one.
     pub lanes: Vec<String>,
+    /// Jobs of this group only; none means all. For a worker whose upstream is there for one task alone.
+    pub group: Option<String>,
     /// What its jobs mean.
     pub hook: Arc<dyn Settle>,
     /// False: jobs are taken one by one, by [`Engine::claim_key`], and not by the claimer.
@@ -117,7 +119,7 @@ impl Engine {
             receivers.insert(queue.name, receiver);
             hooks.insert(queue.name, queue.hook);
             let slots = Slots::new(queue.slots, Arc::clone(&wake));
-            served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, slots });
+            served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, group: queue.group, slots });
         }
         let shared = Arc::new(Shared {
             options,

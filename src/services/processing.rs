@@ -22,11 +22,12 @@ pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> E
 /// The queues that a worker serves: cells of these lanes, and completions in slots of their own.
 pub fn queues(settings: &Settings, slots: usize, lanes: Vec<String>) -> Vec<Queue> {
     vec![
-        Queue { name: GenerateImage::QUEUE, slots, lanes, hook: subtask_service::hook(), claimed: true },
+        Queue { name: GenerateImage::QUEUE, slots, lanes, group: None, hook: subtask_service::hook(), claimed: true },
         Queue {
             name: CompleteTask::QUEUE,
             slots: settings.complete_task.slots,
             lanes: vec![String::new()],
+            group: None,
             hook: task_service::hook(),
             claimed: true,
         },
