@@ -179,5 +179,11 @@ pub(super) fn message_of(body: &[u8]) -> String {
             .find_map(|key| json.get(key).and_then(|value| value.as_str()).filter(|value| !value.is_empty()).map(str::to_owned))
     });
     let said = said.unwrap_or_else(|| text.trim().to_owned());
-    said.chars().take(500).collect()
+    clean(&said, 500)
+}
+
+/// The upstream's own words as a row can hold them: no longer than so many characters, and without NUL, which PostgreSQL's
+/// text cannot hold: it would refuse the whole settle, and a cell would fail for how its failure was spelt.
+pub(super) fn clean(text: &str, longest: usize) -> String {
+    text.chars().take(longest).map(|character| if character == '\0' { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
