@@ -191,7 +191,7 @@ async fn complete(
     let mut result = CellResult { url, file: None, sha256: None, note: None };
     if let Some(directory) = &results.directory {
         let stem = format!("{}/{:05}", row.task_id, row.cell);
-        let longest = Duration::from_secs(60);
+        let longest = Duration::from_mins(1);
         let mut delays = ExponentialBuilder::default().with_max_delay(longest).with_jitter().without_max_times().build();
         loop {
             // A download can be left at any point: the next worker begins it anew.

@@ -54,7 +54,7 @@ impl Journal for NoJournal {
     }
 
     async fn give_up(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn accepted(&self, _: &str, _: u16) -> Result<bool, QueueError> {

@@ -3,11 +3,11 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{ClientError, UpstreamClient, clean, describe, join, message_of, read_answer};
+use super::client::{ClientError, UpstreamClient, clean, describe, join, message_of};
 
 /// What one poll says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PollAnswer {
+pub(super) enum PollAnswer {
     /// PENDING, MODERATION, or a word that we do not know: go on.
     Working {
         /// The word.
@@ -47,7 +47,7 @@ pub enum PollAnswer {
 }
 
 /// Asks once. Whatever happens is an answer: the attempt is open, so even a request that cannot be made only waits.
-pub async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
+pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
     match send(client, lane, upstream_id).await {
         Ok(answer) => answer,
         Err(error) => PollAnswer::Trouble { status: None, error: error.to_string() },
@@ -62,7 +62,7 @@ async fn send(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<
         Err(error) => return Ok(PollAnswer::Trouble { status: None, error: describe(&error) }),
     };
     let status = response.status();
-    let body = match read_answer(response).await {
+    let body = match client.read_answer(response).await {
         Ok(body) => body,
         Err(error) => return Ok(PollAnswer::Trouble { status: Some(status.as_u16()), error }),
     };

@@ -5,10 +5,10 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 
-use super::client::{ClientError, UpstreamClient, describe, join, message_of, read_answer};
+use super::client::{ClientError, UpstreamClient, describe, join, message_of};
 
 /// A `Retry-After` beyond this is taken as this: a lane must not sleep for years by one header.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// What happened at submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum SubmitAnswer {
 }
 
 /// Sends one POST. Whatever happens is an answer: its row stands, so even a request that cannot be made says so.
-pub async fn submit(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> SubmitAnswer {
+pub(super) async fn submit(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> SubmitAnswer {
     match send(client, lane, body, request_id).await {
         Ok(answer) => answer,
         Err(error) => SubmitAnswer::NotSent { error: error.to_string() },
@@ -78,7 +78,7 @@ async fn send(client: &UpstreamClient, lane: &str, body: &Value, request_id: Opt
     };
     let status = response.status();
     let retry_after = retry_after(&response);
-    let body = match read_answer(response).await {
+    let body = match client.read_answer(response).await {
         Ok(body) => body,
         // A status that says "not taken" says so without its body.
         Err(error) if status.is_success() => return Ok(SubmitAnswer::Unknown { status: Some(status.as_u16()), error }),

@@ -19,7 +19,7 @@ const LOST_POLLS: u32 = 5;
 /// A claim asks at least so often before it says that the limit is reached: it may have been long between two claims.
 const LEAST_POLLS: u32 = 3;
 /// Longest wait between two polls that fail.
-const LONGEST_TROUBLE: Duration = Duration::from_secs(60);
+const LONGEST_TROUBLE: Duration = Duration::from_mins(1);
 
 /// How the polling ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct Accepted {
 ///
 /// # Errors
 /// See [`ClientError`]: the lane cannot be used.
-pub async fn wait(
+pub(super) async fn wait(
     client: &UpstreamClient,
     lane: &str,
     accepted: &Accepted,

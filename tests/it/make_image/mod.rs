@@ -72,8 +72,8 @@ struct Seen {
     is_explained: bool,
     job: String,
     is_due: bool,
-    is_locked: bool,
-    is_resume: bool,
+    /// Whether it is locked, or marked to be resumed.
+    held: String,
     /// Seconds from each attempt's end to the job's `run_at`.
     runs_after: Vec<Option<f64>>,
     /// Whether each attempt but the first was submitted when the answer to an unknown one before could come no more.
@@ -132,8 +132,8 @@ impl Matrix {
                     s.status <> 'failed' or exists (
                         select from imagemill.attempts l
                         where l.subtask_id = s.id and (l.error_kind, l.error) = (s.error_kind, s.error)) as is_explained,
-                    j.status as job, j.run_at <= now() as is_due, j.lock_by is not null as is_locked,
-                    j.metadata ? 'resume' as is_resume,
+                    j.status as job, j.run_at <= now() as is_due,
+                    concat_ws(' ', 'locked by ' || j.lock_by, case when j.metadata ? 'resume' then 'resume' end) as held,
                     not exists (select from imagemill.attempts earlier
                                 join imagemill.attempts next using (subtask_id)
                                 where subtask_id = s.id and earlier.state = 'unknown' and next.ordinal > earlier.ordinal
@@ -228,7 +228,7 @@ impl Matrix {
             _ => "Pending",
         };
         same("the job", seen.job.clone(), job.to_owned());
-        same("lock_by, resume", format!("{} {}", seen.is_locked, seen.is_resume), "false false".to_owned());
+        same("lock_by, resume", seen.held.clone(), String::new());
         same("not before answer_until", seen.is_patient.to_string(), "true".to_owned());
         if let Some(retry) = row.retry {
             let after = seen.runs_after.get(retry.after - 1).copied().flatten();

@@ -144,3 +144,26 @@ async fn a_worker_that_leaves_or_dies_while_it_fetches_pays_nothing_again() {
     assert_eq!(world.simulator.stats().arrivals, 2);
     world.assert_settled().await;
 }
+
+/// A download has a minute; a worker that leaves has less.
+#[tokio::test]
+async fn a_worker_that_leaves_awaits_no_download() {
+    let pictures = Stub::start(|_| Answer::Hangs).await;
+    let there = pictures.url.clone();
+    let upstream = Stub::start(move |asked: &Asked| match asked.polled() {
+        None => Answer::json(&json!("an-id")),
+        Some(_) => Answer::json(&json!({ "task_status": "SUCCESS", "artifacts": [{ "url": there }] })),
+    })
+    .await;
+    let mut world = World::with(SimulatorOptions::default()).await;
+    let directory = world.directory.path().join("pictures");
+    world.set("results.directory", directory.display()).set("lanes.prod.base_url", &upstream.url);
+    create(&world, &["hangs"]).await;
+    let mut worker = world.worker(&["--grace", "3"]);
+    crate::support::eventually("a download", || async { !pictures.asked().is_empty() }).await;
+    worker.signal(rustix::process::Signal::TERM);
+    let status = worker.wait().await;
+    assert!(status.success(), "it ended with {status}:\n{}", worker.log());
+    let handed_over = "select count(*) from apalis.jobs where status = 'Pending' and metadata ? 'resume'";
+    assert_eq!(world.number(handed_over).await, 1);
+}

@@ -138,6 +138,34 @@ async fn answers_that_the_simulator_does_not_give() {
     assert_eq!(posts, 7);
 }
 
+/// An upstream that repeats the token in what it says: that is in no row and no log.
+#[tokio::test]
+async fn a_token_that_the_upstream_repeats_goes_no_further() {
+    let upstream = Stub::start(|asked: &Asked| match (asked.prompt().as_deref(), asked.polled()) {
+        (Some("rejected"), _) => Answer::Says(400, None, format!(r#"{{"detail": "not with {TOKEN}"}}"#).into()),
+        (Some(prompt), _) => Answer::json(&json!(prompt)),
+        (_, Some("failing")) if asked.before == 0 => Answer::Says(500, None, format!("no {TOKEN}").into()),
+        (_, Some(_)) => Answer::json(&json!({ "task_status": "ILLEGAL_IMAGE", "err_msg": TOKEN })),
+        _ => Answer::status(404),
+    })
+    .await;
+    let mut world = World::with(SimulatorOptions::default()).await;
+    world.set("lanes.prod.base_url", &upstream.url).set("logs.filter", "trace");
+    create(&world, &["failing", "rejected"]).await;
+    let mut worker = world.worker(&["--until-empty"]);
+    assert!(worker.wait().await.success());
+    assert_ends(
+        &world,
+        &[
+            ("failing", "failed/refused refused/200", "ILLEGAL_IMAGE: [token]"),
+            ("rejected", "failed/rejected rejected/400", "not with [token]"),
+        ],
+    )
+    .await;
+    let log = worker.log();
+    assert!(log.contains("no [token]") && !log.contains(TOKEN), "{log}");
+}
+
 /// A worker without the lane's address meets a cell that another one got accepted: it waits, open as it was.
 #[tokio::test]
 async fn an_accepted_cell_waits_for_a_lane_that_has_no_address() {
