@@ -112,8 +112,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let ordinal = ordinal.or_else(|| journal.ordinal.get().copied());
     let situation = Situation { ordinal, ..situation };
     match made {
-        // A lane without an address: nothing was sent, and somebody must set it.
-        Err(error) => situation.come_back(None).because(error.to_string()),
+        // A lane without an address: somebody must set it.
+        Err(error) => situation.unusable(error.to_string()),
         Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
         Ok(MadeImage::HeldBack) => situation.not_sent("the worker leaves, or its lease ran short"),
@@ -194,7 +194,18 @@ async fn complete(
         let longest = Duration::from_mins(1);
         let mut delays = ExponentialBuilder::default().with_max_delay(longest).with_jitter().without_max_times().build();
         loop {
-            match make_image::keep(client, results, directory, &result.url, &stem).await {
+            // A download can be left at any point: the next worker begins it anew.
+            let fetched = tokio::select! {
+                biased;
+                () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
+                () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
+                fetched = make_image::fetch(client, results, &result.url) => fetched,
+            };
+            let kept = match fetched {
+                Ok(fetched) => make_image::keep(directory, &stem, &fetched).await,
+                Err(error) => Err(error),
+            };
+            match kept {
                 Ok(kept) => {
                     result.file = Some(kept.file);
                     result.sha256 = Some(kept.sha256);

@@ -10,6 +10,7 @@ mod kill;
 mod lease;
 mod licences;
 mod main_job;
+mod make_image;
 mod private_server;
 mod psql;
 mod readme;
