@@ -64,6 +64,8 @@ impl UpstreamClient {
         let http = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
+            // A proxy of the environment would be another host that sees the token.
+            .no_proxy()
             .connect_timeout(upstream.connect_timeout)
             // A keep-alive that the upstream closes under a POST is an unknown: do not keep them for long.
             .pool_idle_timeout(upstream.idle_timeout)

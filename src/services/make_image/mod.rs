@@ -21,7 +21,7 @@ pub use token::{TokenError, TokenSource};
 use tokio::time::Instant;
 pub use wait::{Accepted, PollEnd};
 
-use crate::queue::{Interrupt, JobTokens, QueueError};
+use crate::queue::{JobTokens, QueueError};
 
 /// What stands between the two calls: the ledger.
 #[async_trait]
@@ -160,15 +160,9 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
         return Err(MadeImage::NotAccepted(answer));
     };
     let since = Instant::now();
-    tracing::info!(request_id, upstream_id, "accepted");
     match params.journal.accepted(&upstream_id, status).await {
         Ok(true) => Ok(Accepted { upstream_id, since, ask_at_once: false }),
         Ok(false) => Err(MadeImage::LeaseLost),
         Err(error) => Err(MadeImage::IdNotWritten { upstream_id, error }),
     }
-}
-
-/// Whether a token asks the caller to leave at once.
-pub fn leaves(interrupt: Interrupt) -> bool {
-    matches!(interrupt, Interrupt::Handover | Interrupt::LeaseLost)
 }
