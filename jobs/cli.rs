@@ -16,7 +16,7 @@ pub(crate) struct Cli {
     /// Configuration file, instead of ./Config.toml.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// User to act as; else IMAGEMILL_USER, else `admin` on the private PostgreSQL.
+    /// User to act as; else `IMAGEMILL_USER`, else `admin` on the private PostgreSQL.
     #[arg(long = "as", global = true, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// Print data as JSON.
@@ -52,6 +52,13 @@ pub(crate) enum Command {
     Config,
 }
 
+impl Command {
+    /// Whether its workers' log files are its own too.
+    pub(crate) fn logs_to_files(&self) -> bool {
+        matches!(self, Self::Demo(_) | Self::Run(_) | Self::Worker(_))
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Worker processes.
@@ -85,6 +92,9 @@ pub(crate) struct WorkerArgs {
     /// Seconds to await the submits that are out when leaving, else queue.grace.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) grace: Option<u32>,
+    /// Take the jobs of this task only.
+    #[arg(long, hide = true, value_name = "ID")]
+    pub(crate) task: Option<Uuid>,
     /// End when standard input ends: the process that started this one is gone.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
@@ -131,7 +141,7 @@ pub(crate) enum TaskCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Create a user; the password is taken from IMAGEMILL_PASSWORD, else from standard input.
+    /// Create a user; the password is taken from `IMAGEMILL_PASSWORD`, else from standard input.
     Create {
         /// Name.
         username: String,

@@ -6,15 +6,26 @@ mod generate_image;
 mod signals;
 mod worker;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use cli::{Cli, Command, WorkerArgs};
+use cli::{Cli, Command, TaskCommand, UserCommand, WorkerArgs};
 use imagemill::{
-    app::{self, Database},
-    commands::{self, logs, report::Failure},
-    config::{self, LoadOptions, Loaded},
+    app,
+    commands::{
+        self,
+        demo::DemoOptions,
+        effective::Effective,
+        logs::{self, LogGuard},
+        report::Failure,
+        run::RunOptions,
+        session::{Session, Who},
+        task_wait::Waited,
+    },
+    config::{self, LoadOptions, Loaded, LogSettings},
+    services::make_image::{ClientError, UpstreamClient},
 };
+use secrecy::ExposeSecret as _;
 
 fn main() -> ExitCode {
     // clap ends with code 2 on wrong usage.
@@ -29,44 +40,185 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let loaded = config::load(LoadOptions { profile: cli.env.clone(), file: cli.config.clone(), ..LoadOptions::default() })
-        .map_err(Failure::usage)?;
+    let mut options = LoadOptions { profile: cli.env.clone(), file: cli.config.clone(), ..LoadOptions::default() };
+    if matches!(cli.command, Command::Demo(_)) {
+        // Whatever the shell says of these, right or wrong, is not for the demo.
+        options.environment.retain(|name, _| !is_left_alone_by_the_demo(name));
+    }
+    let loaded = config::load(options.clone()).map_err(Failure::usage)?;
+    let _logs = start_logs(&cli.command, &loaded.settings.logs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
-    runtime.block_on(dispatch(cli, loaded))
+    runtime.block_on(dispatch(cli, options, loaded))
 }
 
-async fn dispatch(cli: Cli, loaded: Loaded) -> Result<ExitCode, Failure> {
+async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<ExitCode, Failure> {
     let json = cli.json;
+    let out = &mut io::stdout();
+    let invocation = invocation(&cli);
+    let environment = loaded.variable("IMAGEMILL_USER").map(|user| user.expose_secret().to_owned());
+    let who = Who { argument: cli.user, environment };
     match cli.command {
-        Command::Config => {
-            commands::config::config(&loaded, json, &mut std::io::stdout().lock()).map_err(Failure::failed)?;
-            Ok(ExitCode::SUCCESS)
+        Command::Demo(arguments) => {
+            let is_database_configured = loaded.settings.database.url.is_some() || names_database();
+            let options = DemoOptions { workers: arguments.workers, json, invocation, is_database_configured };
+            commands::demo::demo(&loaded, &options, out).await?;
         }
-        Command::Worker(arguments) => worker(arguments, loaded).await,
-        Command::InitDb => {
-            let database = Database::acquire(&loaded.settings).await.map_err(Failure::failed)?;
-            let done = database.init_db().await;
-            database.release().await.map_err(Failure::failed)?;
-            done.map_err(Failure::failed)?;
-            Ok(ExitCode::SUCCESS)
+        Command::Run(arguments) => {
+            let run_options = RunOptions { workers: arguments.workers, yes: arguments.yes, json, invocation };
+            commands::run::run(Effective::new(options), &who, &arguments.file, &run_options, out).await?;
         }
-        _ => Err(Failure::failed("not here yet")),
+        Command::InitDb => commands::init_db::init_db(&loaded.settings, json, out).await?,
+        Command::InitUsers => {
+            let app = app::initialize_app(loaded.settings.clone()).await.map_err(Failure::failed)?;
+            let passwords = |name: &str| loaded.variable(name).cloned();
+            let done = commands::init_users::init_users(&app.context, passwords, json, out).await;
+            app::shutdown_app(app).await.map_err(Failure::failed)?;
+            done?;
+        }
+        Command::Worker(arguments) => return worker(arguments, loaded).await,
+        Command::Simulate(arguments) => {
+            let json = json || arguments.json;
+            commands::simulate::simulate(arguments.options(), json).await.map_err(Failure::failed)?;
+        }
+        Command::Task(command) => return task(command, loaded, &who, json, out).await,
+        Command::User(command) => {
+            let password = match &command {
+                UserCommand::Create { .. } => {
+                    let variable = loaded.variable("IMAGEMILL_PASSWORD");
+                    Some(commands::user::read_password(variable, &mut io::stdin().lock())?)
+                }
+                UserCommand::List => None,
+            };
+            let session = Session::open(loaded.settings, &who).await?;
+            let (context, actor) = (session.context(), &session.actor);
+            let done = match (command, password) {
+                (UserCommand::Create { username, roles }, Some(password)) => {
+                    commands::user::create(context, actor, &username, password, &roles, json, out).await
+                }
+                _ => commands::user::list(context, actor, json, out).await,
+            };
+            session.close().await;
+            done?;
+        }
+        Command::Psql(arguments) => {
+            let database = &loaded.settings.database;
+            let directory = database.private_directory.as_deref();
+            let code = commands::psql::psql(database.url.as_ref(), directory, &arguments.arguments).await;
+            let code = code.map_err(Failure::failed)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+        Command::Config => commands::config::config(&loaded, json, out).map_err(Failure::failed)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn task(
+    command: TaskCommand,
+    loaded: Loaded,
+    who: &Who,
+    json: bool,
+    out: &mut impl io::Write,
+) -> Result<ExitCode, Failure> {
+    // A file with faults is answered before anything is started.
+    let definition = match &command {
+        TaskCommand::Create { file, .. } => Some(commands::task_file::read(file, &loaded.settings.limits)?),
+        _ => None,
+    };
+    if let (TaskCommand::Create { dry_run: true, .. }, Some(definition)) = (&command, &definition) {
+        commands::task_create::plan(&loaded.settings.limits, definition, json, out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let session = Session::open(loaded.settings, who).await?;
+    let (context, actor) = (session.context(), &session.actor);
+    let done = match (command, &definition) {
+        (TaskCommand::Create { .. }, Some(definition)) => {
+            commands::task_create::create(context, actor, definition, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
+        (TaskCommand::List { all, limit }, _) => {
+            commands::task_list::list(context, actor, all, limit, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Wait { id, timeout }, _) => {
+            let timeout = timeout.map(Duration::from_secs);
+            commands::task_wait::wait(context, actor, id, timeout, json, out).await.map(Waited::exit_code)
+        }
+    };
+    session.close().await;
+    done.map(ExitCode::from)
 }
 
 async fn worker(arguments: WorkerArgs, loaded: Loaded) -> Result<ExitCode, Failure> {
-    let _logs = logs::start(&loaded.settings.logs).map_err(Failure::failed)?;
     let settings = loaded.settings;
+    // What is missing is said at once, in one line, and not by each cell.
+    let client = UpstreamClient::new(&settings).map_err(Failure::usage)?;
+    let are_named = !arguments.lanes.is_empty();
+    let mut lanes = if are_named { arguments.lanes } else { settings.lanes.keys().cloned().collect() };
+    let unusable: Vec<ClientError> = lanes.iter().filter_map(|lane| client.lane(lane).err()).collect();
+    if let Some(error) = unusable.first()
+        && (are_named || unusable.len() == lanes.len())
+    {
+        return Err(Failure::usage(error));
+    }
+    for error in unusable {
+        tracing::warn!("{error}; its cells wait");
+    }
+    lanes.retain(|lane| client.lane(lane).is_ok());
     let options = worker::WorkerOptions {
         concurrency: arguments.concurrency.map_or(settings.generate_image.slots, |concurrency| concurrency as usize),
-        lanes: if arguments.lanes.is_empty() { settings.lanes.keys().cloned().collect() } else { arguments.lanes },
+        lanes,
+        task: arguments.task,
         until_empty: arguments.until_empty,
         grace: arguments.grace.map_or(settings.queue.grace, |seconds| Duration::from_secs(u64::from(seconds))),
         with_parent: arguments.with_parent,
     };
     let mut app = app::initialize_app(settings).await.map_err(Failure::failed)?;
-    app.context = app.context.with_upstream().map_err(Failure::failed)?;
+    app.context.upstream = Some(client);
     let settled = worker::run(app.context.clone(), options).await;
     app::shutdown_app(app).await.map_err(Failure::failed)?;
     if settled.map_err(Failure::failed)? { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
+}
+
+/// A worker says what it does; other commands only what went wrong, and those without workers write no files.
+fn start_logs(command: &Command, settings: &LogSettings) -> Result<LogGuard, Failure> {
+    let without_files = LogSettings { directory: String::new(), ..settings.clone() };
+    let settings = if command.logs_to_files() { settings } else { &without_files };
+    let started = match command {
+        Command::Worker(arguments) if !arguments.with_parent => logs::start(settings),
+        _ => logs::start_quietly(settings),
+    };
+    started.map_err(Failure::failed)
+}
+
+/// How this program was called, for commands that people can copy.
+fn invocation(cli: &Cli) -> String {
+    let called = std::env::args().next().filter(|program| program.contains('/'));
+    let mut words = vec![called.unwrap_or_else(|| "imagemill".to_owned())];
+    if let Some(profile) = &cli.env {
+        words.extend(["--env".to_owned(), profile.clone()]);
+    }
+    if let Some(file) = &cli.config {
+        words.extend(["--config".to_owned(), file.display().to_string()]);
+    }
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:,@".contains(character);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+/// Variables that the demo does not look at: all settings but where its PostgreSQL and its logs are.
+fn is_left_alone_by_the_demo(name: &str) -> bool {
+    let is_setting = name.starts_with("TEST_") || name == "DATABASE_URL" || name.starts_with("IMAGEMILL_") && name.contains("__");
+    is_setting && name != "IMAGEMILL_DATABASE__PRIVATE_DIRECTORY" && !name.starts_with("IMAGEMILL_LOGS__")
+}
+
+/// Whether the environment names a database, which `psql` would go to.
+fn names_database() -> bool {
+    ["DATABASE_URL", "IMAGEMILL_DATABASE__URL", "TEST_DB_HOST", "TEST_DB_NAME", "TEST_DB_USER"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

@@ -23,22 +23,26 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the first sign to leave: a signal, or the end of the parent.
     pub(crate) async fn first(&mut self) {
+        let orphaned = self.orphaned.clone();
         let orphaned = async {
-            match &self.orphaned {
+            match orphaned {
                 Some(orphaned) => orphaned.cancelled().await,
                 None => std::future::pending().await,
             }
         };
-        let is_orphaned = tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => false,
-            () = orphaned => true,
-        };
-        if is_orphaned {
-            // Said once: the next call waits for a signal.
-            self.orphaned = None;
+        tokio::select! {
+            () = self.signal() => {}
+            () = orphaned => {}
+        }
+    }
+
+    /// Waits for a signal. That the parent ends is no reason to hurry.
+    pub(crate) async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use imagemill::{
     services::{context::Context, error::ServiceError, processing, task_service},
 };
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use crate::{complete_task::complete_task, generate_image::generate_image, signals::Signals};
 
@@ -19,7 +20,9 @@ pub(crate) struct WorkerOptions {
     pub(crate) concurrency: usize,
     /// Lanes to take cells from.
     pub(crate) lanes: Vec<String>,
-    /// End when no job of ours is pending or running.
+    /// Take the jobs of this task only.
+    pub(crate) task: Option<Uuid>,
+    /// End when no job of ours (of the task, where one is named) is pending or running.
     pub(crate) until_empty: bool,
     /// How long the submits that are out are awaited when it leaves.
     pub(crate) grace: Duration,
@@ -32,20 +35,34 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     // Signals are caught before the first claim: what is claimed must be able to leave in order.
     let mut signals =
         Signals::catch(options.with_parent).map_err(|error| ServiceError::Usage(format!("signals cannot be caught: {error}")))?;
-    let until_empty = options.until_empty.then_some(UntilEmpty { group: None });
-    let queues = processing::queues(&context.settings, options.concurrency, options.lanes);
+    let group = options.task.map(|task| task.to_string());
+    let until_empty = options.until_empty.then(|| UntilEmpty { group: group.clone() });
+    let mut queues = processing::queues(&context.settings, options.concurrency, options.lanes);
+    for queue in &mut queues {
+        queue.group.clone_from(&group);
+    }
     let engine = Engine::start(context.pool.clone(), processing::engine_options(&context.settings, until_empty), queues).await?;
     let monitor = monitor(&engine, &context);
     let workers = monitor.context();
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(sweep(engine.clone(), context.clone()));
-    tokio::select! {
-        () = engine.stopping() => {}
-        () = signals.first() => tracing::info!("leaving: nothing is claimed any more, no submit starts"),
-    }
+    let was_told = tokio::select! {
+        () = engine.stopping() => false,
+        () = signals.first() => {
+            tracing::info!("leaving: nothing is claimed any more, no submit starts");
+            true
+        }
+    };
+    let hurry = async {
+        if !was_told {
+            // It leaves by itself: this is the first signal that it hears.
+            signals.signal().await;
+        }
+        signals.signal().await;
+    };
     let settled = tokio::select! {
         settled = engine.stop(options.grace) => settled,
-        () = signals.first() => {
+        () = hurry => {
             tracing::warn!("a second signal: ended at once; what was held waits for its rescue");
             false
         }

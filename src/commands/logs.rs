@@ -12,7 +12,7 @@ use tracing_appender::{
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     field::RecordFields,
-    filter::ParseError,
+    filter::{LevelFilter, ParseError},
     fmt::{
         FormatFields, MakeWriter,
         format::{DefaultFields, Writer},
@@ -63,9 +63,18 @@ pub struct LogGuard {
 /// Starts the logs of this process, once. `RUST_LOG` beats the filter; colours only on a terminal, and not with
 /// `NO_COLOR`.
 pub fn start(settings: &LogSettings) -> Result<LogGuard, LogError> {
+    start_for(settings, LevelFilter::TRACE)
+}
+
+/// The same, with nothing below a warning on standard error: for a command whose own output people read.
+pub fn start_quietly(settings: &LogSettings) -> Result<LogGuard, LogError> {
+    start_for(settings, LevelFilter::WARN)
+}
+
+fn start_for(settings: &LogSettings, for_people: LevelFilter) -> Result<LogGuard, LogError> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let colours = std::io::stderr().is_terminal() && set("NO_COLOR").is_none();
-    let (subscriber, guard) = subscriber(settings, set("RUST_LOG"), colours, std::io::stderr)?;
+    let (subscriber, guard) = subscriber(settings, set("RUST_LOG"), colours, for_people, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(guard)
 }
@@ -74,6 +83,7 @@ fn subscriber<W>(
     settings: &LogSettings,
     rust_log: Option<String>,
     colours: bool,
+    for_people: LevelFilter,
     people: W,
 ) -> Result<(impl Subscriber + Send + Sync + use<W>, LogGuard), LogError>
 where
@@ -106,7 +116,8 @@ where
             Box::new(layer().fmt_fields(FileFields(DefaultFields::new())).with_ansi(false).with_writer(writer))
         }
     });
-    let subscriber = Registry::default().with(files).with(layer().with_ansi(colours).with_writer(people)).with(filter);
+    let subscriber =
+        Registry::default().with(files).with(layer().with_ansi(colours).with_writer(people).with_filter(for_people)).with(filter);
     Ok((subscriber, LogGuard { _files: guard }))
 }
 
@@ -169,7 +180,7 @@ mod tests {
         let screen = Screen::default();
         let writer = screen.clone();
         let people = move || writer.clone();
-        let (subscriber, guard) = subscriber(settings, rust_log.map(str::to_owned), colours, people).unwrap();
+        let (subscriber, guard) = subscriber(settings, rust_log.map(str::to_owned), colours, LevelFilter::TRACE, people).unwrap();
         with_default(subscriber, || {
             let _span = info_span!("generate_image", task = "T1", cell = 7).entered();
             info!(attempt = 2, upstream = "u-1", "accepted");
@@ -224,7 +235,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let refused = |settings: &LogSettings, rust_log: Option<&str>| {
             let rust_log = rust_log.map(str::to_owned);
-            match subscriber(settings, rust_log, false, std::io::sink) {
+            match subscriber(settings, rust_log, false, LevelFilter::TRACE, std::io::sink) {
                 Ok(_) => panic!("it started"),
                 Err(error) => error.to_string(),
             }

@@ -1,10 +1,30 @@
 //! One file a command of the command line: a plain function with plain arguments.
 
 pub mod config;
+mod contact_sheet;
+pub mod demo;
+mod demo_check;
+pub mod effective;
+pub mod init_db;
 pub mod init_users;
 pub mod logs;
+mod output;
+pub mod progress;
 pub mod psql;
 pub mod report;
+pub mod run;
+mod running;
+pub mod session;
 pub mod simulate;
+mod stage;
+mod summary;
 mod table;
+pub mod task_create;
+pub mod task_file;
+pub mod task_list;
+pub mod task_show;
+pub mod task_wait;
+pub mod task_watch;
+mod upstream;
 pub mod user;
+pub mod workers;

@@ -3,5 +3,6 @@
 pub mod audit;
 pub mod subtasks;
 pub mod task_counts;
+pub mod task_outcomes;
 pub mod tasks;
 pub mod users;

@@ -272,3 +272,30 @@ pub(super) async fn state_of(
         .fetch_optional(connection)
         .await
 }
+
+/// A row of the ledger as people compare it with the upstream's bill.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct AttemptRow {
+    /// The cell.
+    pub cell: Uuid,
+    /// From 1; with the cell it is the request id of the submit.
+    pub ordinal: i32,
+    /// Its state.
+    pub state: AttemptState,
+    /// The id that the upstream answered with.
+    pub upstream_id: Option<String>,
+}
+
+/// The attempts of these cells.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_by_cells(connection: &mut PgConnection, cells: &[Uuid]) -> Result<Vec<AttemptRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select subtask_id as cell, ordinal, state, upstream_id from imagemill.attempts
+         where subtask_id = any ($1) order by subtask_id, ordinal",
+    )
+    .bind(cells)
+    .fetch_all(connection)
+    .await
+}

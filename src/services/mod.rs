@@ -15,6 +15,7 @@ pub mod processing;
 #[cfg(feature = "worker")]
 mod run_cell;
 pub mod subtask_service;
+pub mod task_progress;
 pub mod task_service;
 mod task_settle;
 pub mod user_service;

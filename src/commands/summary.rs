@@ -1,0 +1,105 @@
+//! What is said at the end of a run: counts by outcome, where the pictures are, and queries to go on with.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Serialize;
+
+use super::{report::Failure, stage::Stage, table::table};
+use crate::{
+    crud::{task_outcomes::OutcomeRow, tasks::TaskRow},
+    services::task_progress,
+};
+
+/// The end of a run.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    /// The task.
+    pub(super) task: TaskRow,
+    /// Its cells by state and kind of error.
+    pub(super) outcomes: Vec<OutcomeRow>,
+    /// Seconds from the first worker's start.
+    pub(super) seconds: f64,
+    /// Where its pictures are.
+    pub(super) pictures: PathBuf,
+    /// Where its workers' logs are.
+    pub(super) logs: Option<PathBuf>,
+    /// Commands that show more.
+    pub(super) queries: Vec<String>,
+}
+
+impl Summary {
+    /// Reads what became of the task. `psql` is how this program's `psql` is called.
+    pub(super) async fn of(stage: &Stage, task: TaskRow, took: Duration, psql: &str) -> Result<Self, Failure> {
+        let (context, actor) = (stage.session.context(), &stage.session.actor);
+        let outcomes = task_progress::get_outcomes(context, actor, task.id).await?;
+        Ok(Self {
+            outcomes,
+            seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
+            pictures: stage.pictures.join(task.id.to_string()),
+            logs: stage.logs.clone(),
+            queries: queries(&task, psql),
+            task,
+        })
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let name = self.task.name.replace(char::is_control, " ");
+        let rows = self
+            .outcomes
+            .iter()
+            .map(|row| [row.status.to_string(), row.error_kind.clone().unwrap_or_else(|| "-".to_owned()), row.cells.to_string()]);
+        let logs = self.logs.as_ref().map_or_else(|| "none".to_owned(), |logs| logs.display().to_string());
+        format!(
+            "task {} ({name}): {} after {} s\n\n{}\n\npictures  {}\nlogs      {logs}\n\nto see more\n  {}",
+            self.task.id,
+            self.task.status,
+            self.seconds,
+            table(["STATUS", "WHY", "CELLS"], rows),
+            self.pictures.display(),
+            self.queries.join("\n  "),
+        )
+    }
+}
+
+/// How the cells ended, why some did not, and what was sent: each a line for a shell.
+fn queries(task: &TaskRow, psql: &str) -> Vec<String> {
+    let id = task.id;
+    [
+        format!("select status, error_kind, count(*) from imagemill.subtasks where task_id = '{id}' group by 1, 2 order by 1, 2"),
+        format!(
+            "select cell, imagemill.expanded_prompts(t.prompts, s.variable_indices) as prompts, s.seed, s.result_file, s.error \
+             from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id where t.id = '{id}' order by cell"
+        ),
+        format!(
+            "select s.cell, a.ordinal, a.state, a.upstream_id, a.polls, a.error from imagemill.attempts a \
+             join imagemill.subtasks s on s.id = a.subtask_id where s.task_id = '{id}' order by s.cell, a.ordinal"
+        ),
+    ]
+    .map(|query| format!("{psql} -c \"{query}\""))
+    .into()
+}
+
+/// A number with commas.
+pub(super) fn grouped(number: i64) -> String {
+    let digits = number.abs().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("-{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped() {
+        let texts = [0, 24, 999, 1_000, 3_024, 50_000, 1_234_567, -1_000].map(grouped);
+        assert_eq!(texts, ["0", "24", "999", "1,000", "3,024", "50,000", "1,234,567", "-1,000"]);
+    }
+}

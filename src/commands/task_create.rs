@@ -1,0 +1,46 @@
+//! `imagemill task create`: a task from a file, or what would become of it.
+
+use std::io::Write;
+
+use super::{output, report::Failure, table::table};
+use crate::{
+    config::LimitSettings,
+    models::TaskDefinition,
+    services::{actor::Actor, context::Context, task_service},
+};
+
+/// Stores the task, enqueues its cells and prints its id.
+pub async fn create(
+    context: &Context,
+    actor: &Actor,
+    definition: &TaskDefinition,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let created = task_service::create_task(context, actor, definition).await?;
+    if json {
+        return output::json(&created, out);
+    }
+    if !created.is_new {
+        output::note("this task stood already, under the same idempotency key: nothing was enqueued");
+    }
+    output::text(&created.id.to_string(), out)
+}
+
+/// Prints what would become of the task. Nothing is stored, and no database is needed.
+pub fn plan(limits: &LimitSettings, definition: &TaskDefinition, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let plan = task_service::plan_task(limits, definition)?;
+    if json {
+        return output::json(&plan, out);
+    }
+    let lanes: Vec<String> = plan.lanes.iter().map(|(lane, cells)| format!("{cells} on {lane}")).collect();
+    output::text(&format!("{}: {} pictures ({})\n", plan.name, plan.total_images, lanes.join(", ")), out)?;
+    if !plan.axes.is_empty() {
+        let rows = plan
+            .axes
+            .iter()
+            .map(|axis| [axis.number.to_string(), axis.kind.clone(), axis.name.clone(), axis.values.len().to_string()]);
+        output::text(&format!("{}\n", table(["AXIS", "KIND", "NAME", "VALUES"], rows)), out)?;
+    }
+    output::text(&format!("first body\n{:#}\n\nlast body\n{:#}", plan.first_body, plan.last_body), out)
+}

@@ -1,0 +1,71 @@
+//! `imagemill task show`: a task and its cells.
+
+use std::io::Write;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{output, report::Failure, table::table};
+use crate::{
+    crud::{subtasks::SubtaskRow, tasks::TaskRow},
+    services::{actor::Actor, context::Context, subtask_service, task_progress, task_service},
+};
+
+/// Prints a task, its counts and its cells.
+pub async fn show(context: &Context, actor: &Actor, id: Uuid, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let task = task_service::get_task(context, actor, id).await?;
+    let outcomes = task_progress::get_outcomes(context, actor, id).await?;
+    let cells = subtask_service::list_subtasks(context, actor, id).await?;
+    if json {
+        return output::json(&json!({ "task": task, "outcomes": outcomes, "cells": cells }), out);
+    }
+    output::text(&head(&task), out)?;
+    let counts = outcomes
+        .iter()
+        .map(|row| [row.status.to_string(), row.error_kind.clone().unwrap_or_else(|| "-".to_owned()), row.cells.to_string()]);
+    output::text(&format!("{}\n", table(["STATUS", "WHY", "CELLS"], counts)), out)?;
+    output::text(&cells_table(&cells), out)
+}
+
+fn head(task: &TaskRow) -> String {
+    let time = |time: Option<_>| time.map_or_else(|| "-".to_owned(), output::time);
+    let lines = [
+        ("task", task.id.to_string()),
+        ("name", task.name.replace(char::is_control, " ")),
+        ("owner", task.owner.clone()),
+        ("status", task.status.to_string()),
+        ("round", task.round.to_string()),
+        ("priority", task.priority.to_string()),
+        ("lane", task.lane.clone().unwrap_or_else(|| "by cell".to_owned())),
+        ("ended", format!("{} of {} cells ({}%)", task.processed_images(), task.total_images, task.progress())),
+        ("created", output::time(task.created_at)),
+        ("started", time(task.started_at)),
+        ("completed", time(task.completed_at)),
+    ];
+    lines.map(|(name, value)| format!("{name:10} {value}\n")).concat()
+}
+
+fn cells_table(cells: &[SubtaskRow]) -> String {
+    let rows = cells.iter().map(|cell| {
+        let indices: Vec<String> = cell.variable_indices.iter().map(ToString::to_string).collect();
+        let what = match (&cell.error_kind, &cell.error, &cell.result_file, &cell.result) {
+            (Some(kind), Some(error), ..) => format!("{kind}: {error}"),
+            (Some(kind), None, ..) => kind.clone(),
+            (None, _, Some(file), _) => file.clone(),
+            (None, _, None, Some(url)) => url.clone(),
+            (None, Some(error), None, None) => error.clone(),
+            (None, None, None, None) => "-".to_owned(),
+        };
+        [
+            cell.cell.to_string(),
+            indices.join(","),
+            cell.status.to_string(),
+            cell.lane.clone(),
+            cell.seed.to_string(),
+            format!("{}x{}", cell.width, cell.height),
+            cell.attempt_count.to_string(),
+            what,
+        ]
+    });
+    table(["CELL", "INDICES", "STATUS", "LANE", "SEED", "SIZE", "ATTEMPTS", "PICTURE OR WHY NOT"], rows)
+}
