@@ -180,9 +180,9 @@ async fn an_accepted_cell_waits_for_a_lane_that_has_no_address() {
     world.set("lanes.prod.base_url", "");
     let mut worker = world.worker(&[]);
     create(&world, &["later"]).await;
-    world
-        .until("select count(*) = 3 from apalis.jobs where status = 'Pending' and last_result ->> 'Err' like '%no base_url%'")
-        .await;
+    // It rescues what the dead one held, and takes nothing of a lane that it cannot use.
+    world.until("select count(*) = 3 from apalis.jobs where status = 'Pending'").await;
+    assert!(worker.log().contains("no base_url"), "{}", worker.log());
     worker.kill();
     let seen: Vec<(String, String, bool, i64)> = sqlx::query_as(
         "select t.name, s.status, j.metadata ? 'resume',
