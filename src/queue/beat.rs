@@ -13,7 +13,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 
-use super::{clock, engine::Shared, error::QueueError, incarnation, rescue};
+use super::{clock, error::QueueError, incarnation, rescue, shared::Shared};
 
 /// When the last successful beat was sent, on [`clock::now`], in milliseconds: what the self-fence counts from.
 #[derive(Debug, Default)]

@@ -10,21 +10,21 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     beat::{self, LastBeat},
     claim::{self, Served},
-    clock, enqueue,
+    clock,
     error::QueueError,
     incarnation,
     job::Job,
     listen,
     settle::Settle,
+    shared::Shared,
     slots::Slots,
-    tokens::JobTokens,
 };
 
 /// Time to write what is left once the grace is over.
@@ -66,31 +66,11 @@ pub struct Queue {
     pub claimed: bool,
 }
 
-/// What the parts of one engine share.
-pub(super) struct Shared {
-    pub(super) pool: PgPool,
-    pub(super) options: EngineOptions,
-    pub(super) wake: Arc<Notify>,
-    /// Claim nothing, start no POST.
-    pub(super) stop: CancellationToken,
-    /// The grace is over: what is out is written `unknown`.
-    pub(super) grace_over: CancellationToken,
-    /// The beat ends last.
-    pub(super) beat_stop: CancellationToken,
-    pub(super) last_beat: LastBeat,
-    /// Counts up while the main runtime ticks.
-    pub(super) ticks: AtomicU64,
-    incarnation: RwLock<Arc<str>>,
-    held: Mutex<HashMap<(String, i32), JobTokens>>,
-    hooks: HashMap<&'static str, Arc<dyn Settle>>,
-    failed: AtomicBool,
-}
-
 /// The queue engine of this process.
 #[derive(Clone)]
 pub struct Engine {
     pub(super) shared: Arc<Shared>,
-    served: Arc<HashMap<&'static str, Served>>,
+    pub(super) served: Arc<HashMap<&'static str, Served>>,
     receivers: Arc<Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Job>>>>,
     beat: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -251,7 +231,7 @@ impl Engine {
     }
 
     /// Whether no job is held: each slot is given back when its job is settled.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.served.values().all(|served| served.slots.used() == 0)
     }
 
@@ -262,131 +242,6 @@ impl Engine {
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }
-    }
-
-    async fn claim_for_ever(self, senders: HashMap<&'static str, mpsc::UnboundedSender<Job>>) {
-        let shared = &self.shared;
-        let mut trouble = Duration::ZERO;
-        while !self.is_stopping() {
-            let mut wait = shared.options.poll_interval;
-            for (queue, sender) in &senders {
-                match self.claim_queue(queue, sender).await {
-                    Ok(next) => {
-                        trouble = Duration::ZERO;
-                        wait = wait.min(next);
-                    }
-                    Err(error) => {
-                        trouble = (trouble * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
-                        tracing::warn!(%error, queue, "could not claim; trying again in {trouble:?}");
-                        wait = trouble;
-                    }
-                }
-            }
-            if !senders.is_empty() && self.is_finished().await {
-                self.begin_stop();
-                break;
-            }
-            tokio::select! {
-                () = shared.wake.notified(), if trouble.is_zero() => {}
-                () = tokio::time::sleep(wait) => {}
-                () = shared.stop.cancelled() => {}
-            }
-        }
-        // The senders go with this function: each backend then sees the end of its jobs.
-    }
-
-    /// Takes what there is, up to the free slots; returns how long until something may be due.
-    async fn claim_queue(&self, queue: &'static str, sender: &mpsc::UnboundedSender<Job>) -> Result<Duration, sqlx::Error> {
-        let shared = &self.shared;
-        let Some(served) = self.served.get(queue) else { return Ok(shared.options.poll_interval) };
-        loop {
-            let free = served.slots.free();
-            if free == 0 || self.is_stopping() {
-                // A freed slot wakes the claimer.
-                return Ok(shared.options.poll_interval);
-            }
-            let jobs = claim::claim(&shared.pool, served, &shared.incarnation()).await;
-            let jobs = match jobs {
-                Err(sqlx::Error::Database(error)) if error.constraint() == Some("fk_worker_lock_by") => {
-                    // Our row is gone. The next beat finds it so and takes a new name.
-                    tracing::warn!("the claim failed on the foreign key: this worker was found dead");
-                    return Ok(shared.options.beat);
-                }
-                other => other?,
-            };
-            let full = jobs.len() == free;
-            for job in jobs {
-                shared.hold(&job);
-                if sender.send(job).is_err() {
-                    // Its apalis Worker has ended. What was claimed goes back with the row of this worker.
-                    self.fail("the worker of a queue has ended");
-                    return Ok(shared.options.poll_interval);
-                }
-            }
-            if !full {
-                return Ok(claim::next_due(&shared.pool, served).await?.unwrap_or(shared.options.poll_interval));
-            }
-        }
-    }
-
-    async fn is_finished(&self) -> bool {
-        let Some(until_empty) = &self.shared.options.until_empty else { return false };
-        if !self.is_idle() {
-            return false;
-        }
-        let open = async {
-            let mut connection = self.shared.pool.acquire().await?;
-            enqueue::any_open(&mut connection, until_empty.group.as_deref()).await
-        };
-        match open.await {
-            Ok(open) => !open,
-            Err(error) => {
-                tracing::warn!(%error, "could not see whether work is left");
-                false
-            }
-        }
-    }
-}
-
-impl Shared {
-    pub(super) fn incarnation(&self) -> Arc<str> {
-        Arc::clone(&self.incarnation.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn hold(&self, job: &Job) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert((job.id.clone(), job.claim), job.tokens.clone());
-        if self.stop.is_cancelled() {
-            // Claimed while the stop was called: nobody told it yet.
-            job.tokens.handover.cancel();
-        }
-    }
-
-    pub(super) fn release(&self, job: &Job) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.remove(&(job.id.clone(), job.claim));
-    }
-
-    pub(super) fn fail(&self, why: &str) {
-        tracing::error!("{why}: leaving");
-        self.failed.store(true, Ordering::Release);
-        self.stop.cancel();
-    }
-
-    /// The row is gone: this incarnation has ended. Its jobs have lost their lease; the process goes on under a new name.
-    pub(super) async fn lost_incarnation(&self, connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-        let new = incarnation::new_name();
-        let sent = clock::now();
-        tracing::error!(worker = %name, new = %new, "this worker was found dead; it goes on under a new name");
-        for tokens in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            tokens.lease_lost.cancel();
-        }
-        incarnation::end(connection, name, "lost_lease").await?;
-        incarnation::register(connection, &new).await?;
-        *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
-        self.last_beat.succeeded(sent);
-        self.wake.notify_one();
-        Ok(())
     }
 }
 

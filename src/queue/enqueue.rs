@@ -63,11 +63,12 @@ pub async fn enqueue(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
 /// # Errors
 /// What PostgreSQL says.
 pub async fn any_open(connection: &mut PgConnection, group: Option<&str>) -> Result<bool, sqlx::Error> {
+    // One `exists` a state, since each has a partial index of its own.
     sqlx::query_scalar(
-        "select exists (
-             select from apalis.jobs
-             where status in ('Pending', 'Running') and job_type like 'imagemill.%'
-               and ($1::text is null or metadata -> 'group' = $1))",
+        "select exists (select from apalis.jobs
+                        where status = 'Pending' and job_type like 'imagemill.%' and ($1::text is null or metadata -> 'group' = $1))
+             or exists (select from apalis.jobs
+                        where status = 'Running' and job_type like 'imagemill.%' and ($1::text is null or metadata -> 'group' = $1))",
     )
     .bind(group)
     .fetch_one(connection)

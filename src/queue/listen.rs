@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::postgres::PgListener;
 
-use super::{engine::Shared, enqueue::WAKE_CHANNEL};
+use super::{enqueue::WAKE_CHANNEL, shared::Shared};
 
 /// Between two tries to listen again, after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);

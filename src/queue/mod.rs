@@ -6,6 +6,7 @@
 mod backend;
 mod beat;
 mod claim;
+mod claimer;
 mod clock;
 mod engine;
 mod enqueue;
@@ -18,6 +19,7 @@ mod listen;
 mod outcome;
 mod rescue;
 mod settle;
+mod shared;
 mod slots;
 mod tokens;
 

@@ -21,6 +21,8 @@ pub enum Verdict {
     TurnedAway(Duration),
     /// Another worker goes on with it at once, under the same attempt.
     HandedOver,
+    /// It runs again after a while under the same attempt, which stays open.
+    ResumeAfter(Duration),
     /// The claim is lost: somebody else has the job, and nothing is written.
     LeaseLost,
 }

@@ -108,7 +108,7 @@ fn job_state(verdict: Verdict) -> (&'static str, f64) {
         Verdict::Done => ("Done", 0.0),
         Verdict::Failed => ("Failed", 0.0),
         Verdict::Cancelled => ("Killed", 0.0),
-        Verdict::RetryAfter(delay) | Verdict::TurnedAway(delay) => ("Pending", delay.as_secs_f64()),
+        Verdict::RetryAfter(delay) | Verdict::TurnedAway(delay) | Verdict::ResumeAfter(delay) => ("Pending", delay.as_secs_f64()),
         Verdict::HandedOver | Verdict::LeaseLost => ("Pending", 0.0),
     }
 }

@@ -125,13 +125,24 @@ impl Situation<'_> {
         }
     }
 
+    /// The lane cannot be used: nothing was written or sent. An attempt that is open stays so, and is polled once it can be.
+    pub(super) fn unusable(&self, error: String) -> Outcome {
+        let verdict =
+            if self.ordinal.is_some() { Verdict::ResumeAfter(self.backoff()) } else { Verdict::TurnedAway(self.backoff()) };
+        Outcome::new(verdict).because(error)
+    }
+
     /// Comes back: `Retry-After` where the upstream said so, else 1 s, 2 s, 4 s ... 60 s, with full jitter; without limit.
     pub(super) fn come_back(&self, retry_after: Option<Duration>) -> Outcome {
+        let backoff = self.backoff();
+        Outcome::new(Verdict::TurnedAway(retry_after.map_or(backoff, |said| said.max(backoff))))
+    }
+
+    fn backoff(&self) -> Duration {
         let doublings = u32::try_from(self.history.turned_away_in_a_row).unwrap_or(u32::MAX).min(20);
         let longest = self.settings.backoff_min.saturating_mul(1 << doublings).min(self.settings.backoff_max);
         // Between half and all of it: the first wait too must give the upstream a moment.
-        let jittered = longest.mul_f64(rand::rng().random_range(0.5..=1.0));
-        Outcome::new(Verdict::TurnedAway(retry_after.map_or(jittered, |said| said.max(jittered))))
+        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 }
 

@@ -84,7 +84,7 @@ impl Settle for CellHook {
                 subtasks::put_back(connection, cell, uncounted, error).await?
             }
             // The attempt stays open, and so does the cell: `processing` says nothing of who holds the job.
-            Verdict::HandedOver | Verdict::LeaseLost => None,
+            Verdict::HandedOver | Verdict::ResumeAfter(_) | Verdict::LeaseLost => None,
         };
         Ok(moved.map(to_moved).into_iter().collect())
     }

@@ -48,7 +48,7 @@ mod running {
             tasks::{self, TaskRow},
         },
         models::payload::{CompleteTask, GenerateImage},
-        queue::{Engine, Job, UntilEmpty, decoded},
+        queue::{Engine, Job, Queue, UntilEmpty, decoded},
         services::{actor::Actor, context::Context, error::ServiceError, subtask_service, task_service},
     };
 
@@ -94,8 +94,7 @@ mod running {
             return Ok(cell);
         }
         // Taken by key, and nothing else: no claimer runs.
-        let queues =
-            queues(&context.settings, 1, lanes(context)).into_iter().map(|queue| crate::queue::Queue { claimed: false, ..queue });
+        let queues = queues(&context.settings, 1, lanes(context)).into_iter().map(|queue| Queue { claimed: false, ..queue });
         let engine = Engine::start(context.pool.clone(), engine_options(&context.settings, None), queues.collect()).await?;
         let claimed = engine.claim_key(GenerateImage::QUEUE, &GenerateImage::key(id)).await;
         let taken = match claimed {
@@ -129,8 +128,10 @@ mod running {
     ) -> Result<ProcessedSubtasks, ServiceError> {
         let task = task_service::get_task(context, actor, task_id).await?;
         actor.require_manage(task.user_id)?;
-        let until_empty = UntilEmpty { group: Some(task_id.to_string()) };
+        let group = Some(task_id.to_string());
+        let until_empty = UntilEmpty { group: group.clone() };
         let queues = queues(&context.settings, concurrency.max(1), lanes(context));
+        let queues = queues.into_iter().map(|queue| Queue { group: group.clone(), ..queue }).collect();
         let engine = Engine::start(context.pool.clone(), engine_options(&context.settings, Some(until_empty)), queues).await?;
         let completion = {
             let context = context.clone();

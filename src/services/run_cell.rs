@@ -8,6 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
+use tracing::{
+    Instrument as _, Span,
+    field::{Empty, display},
+};
 use uuid::Uuid;
 
 use super::{
@@ -36,12 +40,20 @@ struct Found {
 ///
 /// Enqueued by `create_task`, one a cell; writes the cell's result, its attempts and its task's counts through the settle.
 pub async fn run_cell(context: &Context, engine: &Engine, job: &Job, cell: Uuid) -> Outcome {
+    let span =
+        tracing::info_span!("generate_image", %cell, claim = job.claim, task = Empty, attempt = Empty, upstream_id = Empty);
+    find_and_run(context, engine, job, cell).instrument(span).await
+}
+
+async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid) -> Outcome {
     let Some(client) = &context.upstream else {
         return Outcome::internal("this process has no client of the upstream");
     };
-    let found = engine.persist(|| load(context, cell)).await;
-    match found {
-        Ok(Some(found)) => run(context, client, engine, job, cell, found).await,
+    match engine.persist(|| load(context, cell)).await {
+        Ok(Some(found)) => {
+            Span::current().record("task", display(found.row.task_id));
+            run(context, client, engine, job, cell, found).await
+        }
         Ok(None) => Outcome::internal("there is no such cell"),
         // The database is away and this worker leaves: the next one reads it.
         Err(error) if engine.is_stopping() => Outcome::new(Verdict::HandedOver).because(error.to_string()),
@@ -70,6 +82,7 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let situation = Situation { settings, history: &history, ordinal, answer_within };
     let resume = match open {
         Some(OpenAttempt { state: AttemptState::Accepted, upstream_id: Some(upstream_id), age, .. }) => {
+            Span::current().record("attempt", ordinal).record("upstream_id", &upstream_id);
             let since = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
             Some(Accepted { upstream_id, since, ask_at_once: true })
         }
@@ -112,8 +125,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let ordinal = ordinal.or_else(|| journal.ordinal.get().copied());
     let situation = Situation { ordinal, ..situation };
     match made {
-        // A lane without an address: nothing was sent, and somebody must set it.
-        Err(error) => situation.come_back(None).because(error.to_string()),
+        // A lane without an address: somebody must set it.
+        Err(error) => situation.unusable(error.to_string()),
         Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
         Ok(MadeImage::HeldBack) => situation.not_sent("the worker leaves, or its lease ran short"),
@@ -194,7 +207,18 @@ async fn complete(
         let longest = Duration::from_mins(1);
         let mut delays = ExponentialBuilder::default().with_max_delay(longest).with_jitter().without_max_times().build();
         loop {
-            match make_image::keep(client, results, directory, &result.url, &stem).await {
+            // A download can be left at any point: the next worker begins it anew.
+            let fetched = tokio::select! {
+                biased;
+                () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
+                () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
+                fetched = make_image::fetch(client, results, &result.url) => fetched,
+            };
+            let kept = match fetched {
+                Ok(fetched) => make_image::keep(directory, &stem, &fetched).await,
+                Err(error) => Err(error),
+            };
+            match kept {
                 Ok(kept) => {
                     result.file = Some(kept.file);
                     result.sha256 = Some(kept.sha256);
@@ -251,6 +275,7 @@ impl Journal for CellJournal<'_> {
         Ok(begun.map(|ordinal| {
             // Set once: a run begins one attempt at most.
             let ordinal = *self.ordinal.get_or_init(|| ordinal);
+            Span::current().record("attempt", ordinal);
             format!("{}/{ordinal}", self.cell)
         }))
     }
@@ -267,7 +292,10 @@ impl Journal for CellJournal<'_> {
         let Some(ordinal) = self.ordinal.get().copied() else {
             return Err(QueueError::Ledger { cell: self.cell, message: "accepted without an attempt".to_owned() });
         };
+        Span::current().record("upstream_id", upstream_id);
         let write = || ledger::accepted(&self.context.pool, self.job, self.cell, ordinal, upstream_id, http_status);
-        Ok(self.engine.persist(write).await? == Evidence::Accepted)
+        let evidence = self.engine.persist(write).await?;
+        tracing::info!("accepted");
+        Ok(evidence == Evidence::Accepted)
     }
 }

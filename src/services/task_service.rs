@@ -21,6 +21,7 @@ pub fn hook() -> Arc<dyn Settle> {
 
 /// Completes a round of a task. The roll-up itself stands in the transaction that acknowledges the job, so that it is
 /// written once however often this runs.
+#[tracing::instrument(name = "complete_task", skip_all, fields(task = %task_id, round))]
 pub async fn complete(context: &Context, task_id: Uuid, round: i32) -> Outcome {
     let found = async {
         let mut connection = context.pool.acquire().await?;

@@ -3,14 +3,19 @@
 // In a test they are how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod architecture;
 mod commands;
 mod create_task;
 mod demo;
 mod guards;
 mod kill;
+mod lease;
+mod licences;
 mod main_job;
+mod make_image;
 mod private_server;
 mod psql;
+mod readme;
 mod run_command;
 mod schema;
 mod sharing;

@@ -64,6 +64,8 @@ impl UpstreamClient {
         let http = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
+            // A proxy of the environment would be another host that sees the token.
+            .no_proxy()
             .connect_timeout(upstream.connect_timeout)
             // A keep-alive that the upstream closes under a POST is an unknown: do not keep them for long.
             .pool_idle_timeout(upstream.idle_timeout)
@@ -119,6 +121,13 @@ impl UpstreamClient {
             .header(&self.settings.token_header, token))
     }
 
+    /// Reads an answer's body, up to 1 MiB. What it says goes into rows and logs: should it repeat the token, that goes no
+    /// further.
+    pub(super) async fn read_answer(&self, response: Response) -> Result<Vec<u8>, String> {
+        let body = read_body(response, MAX_ANSWER_BYTES).await?;
+        Ok(without(body, self.token.current().expose_secret().as_bytes()))
+    }
+
     /// A request to wherever an answer pointed: without the token.
     pub(super) fn plain_get(&self, url: Url, timeout: Duration) -> reqwest::RequestBuilder {
         self.http.get(url).timeout(timeout)
@@ -147,9 +156,20 @@ pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Ve
     Ok(body)
 }
 
-/// Reads an answer's body, up to 1 MiB.
-pub(super) async fn read_answer(response: Response) -> Result<Vec<u8>, String> {
-    read_body(response, MAX_ANSWER_BYTES).await
+/// A body in which a secret is covered, wherever it stands. One of a few characters is no secret, and would be found by chance.
+fn without(body: Vec<u8>, secret: &[u8]) -> Vec<u8> {
+    if secret.len() < 8 || !body.windows(secret.len()).any(|part| part == secret) {
+        return body;
+    }
+    let mut covered = Vec::with_capacity(body.len());
+    let mut rest = body.as_slice();
+    while let Some(place) = rest.windows(secret.len()).position(|part| part == secret) {
+        covered.extend_from_slice(&rest[..place]);
+        covered.extend_from_slice(b"[token]");
+        rest = &rest[place + secret.len()..];
+    }
+    covered.extend_from_slice(rest);
+    covered
 }
 
 /// An error of the HTTP client in one line, with its causes and without the URL.
@@ -179,5 +199,39 @@ pub(super) fn message_of(body: &[u8]) -> String {
             .find_map(|key| json.get(key).and_then(|value| value.as_str()).filter(|value| !value.is_empty()).map(str::to_owned))
     });
     let said = said.unwrap_or_else(|| text.trim().to_owned());
-    said.chars().take(500).collect()
+    clean(&said, 500)
+}
+
+/// The upstream's own words as a row can hold them: no longer than so many characters, and without NUL, which PostgreSQL's
+/// text cannot hold: it would refuse the whole settle, and a cell would fail for how its failure was spelt.
+pub(super) fn clean(text: &str, longest: usize) -> String {
+    text.chars().take(longest).map(|character| if character == '\0' { char::REPLACEMENT_CHARACTER } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_covered_wherever_it_stands() {
+        for (body, covered) in [
+            ("", ""),
+            ("no such thing", "no such thing"),
+            ("12345678", "[token]"),
+            ("a12345678b12345678", "a[token]b[token]"),
+            ("1234567", "1234567"),
+        ] {
+            assert_eq!(String::from_utf8(without(body.into(), b"12345678")).unwrap(), covered);
+        }
+        assert_eq!(without(b"abc".to_vec(), b""), b"abc");
+        assert_eq!(without(b"abc".to_vec(), b"b"), b"abc");
+    }
+
+    #[test]
+    fn words_are_what_a_row_can_hold() {
+        assert_eq!(clean("a\0b", 3), "a\u{fffd}b");
+        assert_eq!(clean("\u{e4}\u{f6}\u{fc}", 2), "\u{e4}\u{f6}");
+        assert_eq!(message_of(br#"{"err_msg": "", "detail": "no"}"#), "no");
+        assert_eq!(message_of(b" plain \xff"), "plain \u{fffd}");
+    }
 }

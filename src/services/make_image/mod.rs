@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use client::{ClientError, UpstreamClient};
-pub use picture::{KeptPicture, PictureError, keep};
+pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
 use serde_json::Value;
 pub use submit::SubmitAnswer;
 pub use token::{TokenError, TokenSource};
 use tokio::time::Instant;
 pub use wait::{Accepted, PollEnd};
 
-use crate::queue::{Interrupt, JobTokens, QueueError};
+use crate::queue::{JobTokens, QueueError};
 
 /// What stands between the two calls: the ledger.
 #[async_trait]
@@ -116,13 +116,13 @@ pub enum MadeImage {
 /// Makes one picture.
 ///
 /// # Errors
-/// See [`ClientError`]: the lane cannot be used, and nothing was sent.
+/// See [`ClientError`]: the lane cannot be used, and nothing was written or sent.
 pub async fn make_image(params: MakeImageParams<'_>) -> Result<MadeImage, ClientError> {
     // Before anything is written: a lane without an address is a fault of the settings, not of the cell.
     params.client.lane(params.lane)?;
     let accepted = match &params.resume {
         Some(accepted) => accepted.clone(),
-        None => match submit_once(&params).await? {
+        None => match submit_once(&params).await {
             Ok(accepted) => accepted,
             Err(ended) => return Ok(ended),
         },
@@ -132,43 +132,37 @@ pub async fn make_image(params: MakeImageParams<'_>) -> Result<MadeImage, Client
 }
 
 /// Permit, row, last check, POST, id: in this order.
-async fn submit_once(params: &MakeImageParams<'_>) -> Result<Result<Accepted, MadeImage>, ClientError> {
+async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage> {
     let permit = tokio::select! {
         biased;
-        _ = params.tokens.interrupted() => return Ok(Err(MadeImage::NotBegun)),
+        _ = params.tokens.interrupted() => return Err(MadeImage::NotBegun),
         permit = params.client.permit() => permit,
     };
     if !params.journal.may_submit() {
-        return Ok(Err(MadeImage::NotBegun));
+        return Err(MadeImage::NotBegun);
     }
     let request_id = match params.journal.submitting().await {
         Ok(Some(request_id)) => request_id,
-        Ok(None) => return Ok(Err(MadeImage::NotBegun)),
-        Err(error) => return Ok(Err(MadeImage::NotWritten(error))),
+        Ok(None) => return Err(MadeImage::NotBegun),
+        Err(error) => return Err(MadeImage::NotWritten(error)),
     };
     if !params.journal.may_submit() {
-        return Ok(Err(MadeImage::HeldBack));
+        return Err(MadeImage::HeldBack);
     }
     // No token drops a POST that is out: only the end of the grace does.
     let answer = tokio::select! {
         biased;
-        answer = submit::submit(params.client, params.lane, params.body, Some(&request_id)) => answer?,
-        () = params.journal.give_up() => return Ok(Err(MadeImage::GivenUp)),
+        answer = submit::submit(params.client, params.lane, params.body, Some(&request_id)) => answer,
+        () = params.journal.give_up() => return Err(MadeImage::GivenUp),
     };
     drop(permit);
     let SubmitAnswer::Accepted { status, upstream_id } = answer else {
-        return Ok(Err(MadeImage::NotAccepted(answer)));
+        return Err(MadeImage::NotAccepted(answer));
     };
     let since = Instant::now();
-    tracing::info!(request_id, upstream_id, "accepted");
     match params.journal.accepted(&upstream_id, status).await {
-        Ok(true) => Ok(Ok(Accepted { upstream_id, since, ask_at_once: false })),
-        Ok(false) => Ok(Err(MadeImage::LeaseLost)),
-        Err(error) => Ok(Err(MadeImage::IdNotWritten { upstream_id, error })),
+        Ok(true) => Ok(Accepted { upstream_id, since, ask_at_once: false }),
+        Ok(false) => Err(MadeImage::LeaseLost),
+        Err(error) => Err(MadeImage::IdNotWritten { upstream_id, error }),
     }
-}
-
-/// Whether a token asks the caller to leave at once.
-pub fn leaves(interrupt: Interrupt) -> bool {
-    matches!(interrupt, Interrupt::Handover | Interrupt::LeaseLost)
 }

@@ -1,9 +1,6 @@
 //! Keeping the picture: fetched without the token, bounded in size and time, its type checked, its hash taken.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -43,36 +40,42 @@ pub struct KeptPicture {
     pub sha256: String,
 }
 
-/// Fetches and keeps one picture; `stem` is its path below the directory, without ending. Repeating it is safe: the file
-/// appears whole, or not at all.
+/// A picture that was fetched, of a type that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedPicture {
+    bytes: Vec<u8>,
+    ending: &'static str,
+}
+
+/// Fetches a picture.
 ///
 /// # Errors
 /// See [`PictureError`].
-pub async fn keep(
-    client: &UpstreamClient,
-    settings: &ResultSettings,
-    directory: &Path,
-    url: &str,
-    stem: &str,
-) -> Result<KeptPicture, PictureError> {
+pub async fn fetch(client: &UpstreamClient, settings: &ResultSettings, url: &str) -> Result<FetchedPicture, PictureError> {
     let address = Url::parse(url).ok().filter(|address| matches!(address.scheme(), "http" | "https"));
     let address = address.ok_or_else(|| PictureError::Address(url.chars().take(200).collect()))?;
-    let bytes = fetch(client, address, settings.timeout, settings.max_bytes).await?;
-    let ending = ending_of(&bytes).ok_or(PictureError::Type)?;
-    let file = format!("{stem}.{ending}");
-    let path = directory.join(&file);
-    write(&path, &bytes).await.map_err(|source| PictureError::Write { path, source })?;
-    Ok(KeptPicture { file, sha256: hex::encode(Sha256::digest(&bytes)) })
-}
-
-async fn fetch(client: &UpstreamClient, url: Url, timeout: Duration, max_bytes: u64) -> Result<Vec<u8>, PictureError> {
-    let response = client.plain_get(url, timeout).send().await.map_err(|error| PictureError::Download(describe(&error)))?;
+    let response = client.plain_get(address, settings.timeout).send().await;
+    let response = response.map_err(|error| PictureError::Download(describe(&error)))?;
     let status = response.status();
     if !status.is_success() {
         return Err(PictureError::Download(format!("HTTP {status}")));
     }
-    let limit = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-    read_body(response, limit).await.map_err(PictureError::Download)
+    let limit = usize::try_from(settings.max_bytes).unwrap_or(usize::MAX);
+    let bytes = read_body(response, limit).await.map_err(PictureError::Download)?;
+    let ending = ending_of(&bytes).ok_or(PictureError::Type)?;
+    Ok(FetchedPicture { bytes, ending })
+}
+
+/// Keeps a fetched picture; `stem` is its path below the directory, without ending. Repeating it is safe: the file appears
+/// whole, or not at all.
+///
+/// # Errors
+/// [`PictureError::Write`].
+pub async fn keep(directory: &Path, stem: &str, picture: &FetchedPicture) -> Result<KeptPicture, PictureError> {
+    let file = format!("{stem}.{}", picture.ending);
+    let path = directory.join(&file);
+    write(&path, &picture.bytes).await.map_err(|source| PictureError::Write { path, source })?;
+    Ok(KeptPicture { file, sha256: hex::encode(Sha256::digest(&picture.bytes)) })
 }
 
 /// The type by the bytes themselves: what a server says of it proves nothing.

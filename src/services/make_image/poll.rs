@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{ClientError, UpstreamClient, describe, join, message_of, read_answer};
+use super::client::{ClientError, UpstreamClient, clean, describe, join, message_of};
 
 /// What one poll says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +46,15 @@ pub(super) enum PollAnswer {
     },
 }
 
-/// Asks once.
-///
-/// # Errors
-/// See [`ClientError`]: the request could not be made.
-pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
+/// Asks once. Whatever happens is an answer: the attempt is open, so even a request that cannot be made only waits.
+pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
+    match send(client, lane, upstream_id).await {
+        Ok(answer) => answer,
+        Err(error) => PollAnswer::Trouble { status: None, error: error.to_string() },
+    }
+}
+
+async fn send(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
     let url = join(base, &settings.poll_path.replace("{id}", &encode(upstream_id)));
     let response = match client.request(Method::GET, url, settings.poll_timeout)?.send().await {
@@ -58,7 +62,7 @@ pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str)
         Err(error) => return Ok(PollAnswer::Trouble { status: None, error: describe(&error) }),
     };
     let status = response.status();
-    let body = match read_answer(response).await {
+    let body = match client.read_answer(response).await {
         Ok(body) => body,
         Err(error) => return Ok(PollAnswer::Trouble { status: Some(status.as_u16()), error }),
     };
@@ -83,18 +87,19 @@ fn judge(body: &[u8]) -> PollAnswer {
     let Some(status) = json.get("task_status").and_then(Value::as_str) else {
         return PollAnswer::Trouble { status: Some(200), error: format!("no task_status: {}", message_of(body)) };
     };
-    let error = || {
-        let said = ["err_msg", "msg"]
-            .iter()
-            .find_map(|key| json.get(key).and_then(Value::as_str).filter(|said| !said.trim().is_empty()));
-        said.map_or_else(|| status.to_owned(), |said| said.chars().take(2000).collect())
-    };
+    let said = ["err_msg", "msg"]
+        .iter()
+        .find_map(|key| json.get(key).and_then(Value::as_str).filter(|said| !said.trim().is_empty()))
+        .map(|said| clean(said, 2000));
+    let error = || said.clone().unwrap_or_else(|| status.to_owned());
     match status {
         "SUCCESS" => picture_of(&json).map_or(PollAnswer::EmptySuccess, |url| PollAnswer::Picture { url }),
         "FAILURE" => PollAnswer::Failed { error: error() },
         "TIMEOUT" => PollAnswer::TimedOut { error: error() },
-        "ILLEGAL_IMAGE" | "DELETED" => PollAnswer::Refused { error: format!("{status}: {}", error()) },
-        other => PollAnswer::Working { status: other.to_owned() },
+        "ILLEGAL_IMAGE" | "DELETED" => {
+            PollAnswer::Refused { error: said.map_or_else(|| status.to_owned(), |said| format!("{status}: {said}")) }
+        }
+        other => PollAnswer::Working { status: clean(other, 100) },
     }
 }
 
@@ -106,7 +111,7 @@ fn picture_of(json: &Value) -> Option<String> {
 }
 
 fn url_of(value: &Value) -> Option<String> {
-    value.as_str().filter(|url| !url.trim().is_empty()).map(str::to_owned)
+    value.as_str().map(|url| clean(url.trim(), 8000)).filter(|url| !url.is_empty())
 }
 
 #[cfg(test)]
@@ -125,6 +130,14 @@ mod tests {
         assert_eq!(judge(both), PollAnswer::Failed { error: "out of memory".to_owned() });
         let one = br#"{"task_status":"FAILURE","err_msg":"","msg":"busy"}"#;
         assert_eq!(judge(one), PollAnswer::Failed { error: "busy".to_owned() });
+    }
+
+    #[test]
+    fn a_refusal_names_its_state_and_the_reason_where_one_is_given() {
+        let bare = br#"{"task_status":"DELETED","err_msg":null}"#;
+        assert_eq!(judge(bare), PollAnswer::Refused { error: "DELETED".to_owned() });
+        let told = br#"{"task_status":"ILLEGAL_IMAGE","msg":"nudity"}"#;
+        assert_eq!(judge(told), PollAnswer::Refused { error: "ILLEGAL_IMAGE: nudity".to_owned() });
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 
-use super::client::{ClientError, UpstreamClient, describe, join, message_of, read_answer};
+use super::client::{ClientError, UpstreamClient, describe, join, message_of};
+
+/// A `Retry-After` beyond this is taken as this: a lane must not sleep for years by one header.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// What happened at submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,16 +57,15 @@ pub enum SubmitAnswer {
     },
 }
 
-/// Sends one POST. Whatever happens is an answer: only a request that cannot be made is an error.
-///
-/// # Errors
-/// See [`ClientError`]; nothing was sent then.
-pub(super) async fn submit(
-    client: &UpstreamClient,
-    lane: &str,
-    body: &Value,
-    request_id: Option<&str>,
-) -> Result<SubmitAnswer, ClientError> {
+/// Sends one POST. Whatever happens is an answer: its row stands, so even a request that cannot be made says so.
+pub(super) async fn submit(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> SubmitAnswer {
+    match send(client, lane, body, request_id).await {
+        Ok(answer) => answer,
+        Err(error) => SubmitAnswer::NotSent { error: error.to_string() },
+    }
+}
+
+async fn send(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> Result<SubmitAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
     let mut request = client.request(Method::POST, join(base, &settings.submit_path), settings.submit_timeout)?.json(body);
     if let Some(request_id) = request_id.filter(|_| !settings.request_id_header.is_empty()) {
@@ -76,7 +78,7 @@ pub(super) async fn submit(
     };
     let status = response.status();
     let retry_after = retry_after(&response);
-    let body = match read_answer(response).await {
+    let body = match client.read_answer(response).await {
         Ok(body) => body,
         // A status that says "not taken" says so without its body.
         Err(error) if status.is_success() => return Ok(SubmitAnswer::Unknown { status: Some(status.as_u16()), error }),
@@ -88,7 +90,7 @@ pub(super) async fn submit(
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     // Seconds; the form with a date depends on two clocks and is taken as "not said".
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+    value.trim().parse().ok().map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
 fn judge(status: StatusCode, body: &[u8], retry_after: Option<Duration>, not_accepted: &[u16]) -> SubmitAnswer {

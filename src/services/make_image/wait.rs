@@ -97,7 +97,7 @@ pub(super) async fn wait(
         let answer = tokio::select! {
             biased;
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
-            answer = poll(client, lane, &accepted.upstream_id) => answer?,
+            answer = poll(client, lane, &accepted.upstream_id) => answer,
         };
         pause = settings.poll_interval;
         if !matches!(answer, PollAnswer::Trouble { .. }) {

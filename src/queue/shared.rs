@@ -1,0 +1,77 @@
+//! What the parts of one engine share, and what happens to it when its worker was found dead.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{beat::LastBeat, clock, engine::EngineOptions, incarnation, job::Job, settle::Settle, tokens::JobTokens};
+
+/// What the parts of one engine share.
+pub(super) struct Shared {
+    pub(super) pool: PgPool,
+    pub(super) options: EngineOptions,
+    pub(super) wake: Arc<Notify>,
+    /// Claim nothing, start no POST.
+    pub(super) stop: CancellationToken,
+    /// The grace is over: what is out is written `unknown`.
+    pub(super) grace_over: CancellationToken,
+    /// The beat ends last.
+    pub(super) beat_stop: CancellationToken,
+    pub(super) last_beat: LastBeat,
+    /// Counts up while the main runtime ticks.
+    pub(super) ticks: AtomicU64,
+    pub(super) incarnation: RwLock<Arc<str>>,
+    pub(super) held: Mutex<HashMap<(String, i32), JobTokens>>,
+    pub(super) hooks: HashMap<&'static str, Arc<dyn Settle>>,
+    pub(super) failed: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn incarnation(&self) -> Arc<str> {
+        Arc::clone(&self.incarnation.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn hold(&self, job: &Job) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert((job.id.clone(), job.claim), job.tokens.clone());
+        if self.stop.is_cancelled() {
+            // Claimed while the stop was called: nobody told it yet.
+            job.tokens.handover.cancel();
+        }
+    }
+
+    pub(super) fn release(&self, job: &Job) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.remove(&(job.id.clone(), job.claim));
+    }
+
+    pub(super) fn fail(&self, why: &str) {
+        tracing::error!("{why}: leaving");
+        self.failed.store(true, Ordering::Release);
+        self.stop.cancel();
+    }
+
+    /// The row is gone: this incarnation has ended. Its jobs have lost their lease; the process goes on under a new name.
+    pub(super) async fn lost_incarnation(&self, connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+        let new = incarnation::new_name();
+        let sent = clock::now();
+        tracing::error!(worker = %name, new = %new, "this worker was found dead; it goes on under a new name");
+        for tokens in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            tokens.lease_lost.cancel();
+        }
+        incarnation::end(connection, name, "lost_lease").await?;
+        incarnation::register(connection, &new).await?;
+        *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
+        self.last_beat.succeeded(sent);
+        self.wake.notify_one();
+        Ok(())
+    }
+}
