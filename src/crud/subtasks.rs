@@ -244,7 +244,8 @@ pub struct Picture<'a> {
     pub note: Option<&'a str>,
 }
 
-/// Completes a cell with its picture. None: it is not processing.
+/// Completes a cell with its picture. None: it is not processing. Whoever calls it moves the counts by what it returns; a
+/// roll-up counts the rows again all the same.
 ///
 /// # Errors
 /// What PostgreSQL says.

@@ -182,11 +182,15 @@ pub async fn begin_processing(connection: &mut PgConnection, id: Uuid) -> Result
     Ok(())
 }
 
-/// From one state to another, if it still is in the first. Returns whether it was.
+/// From one state to another, along an edge of the state diagram (design, section 6) and if it still is in the first. False:
+/// there is no such edge, or it is in another state by now; nothing changed.
 ///
 /// # Errors
 /// What PostgreSQL says.
 pub async fn update_status(connection: &mut PgConnection, id: Uuid, from: Status, to: Status) -> Result<bool, sqlx::Error> {
+    if !from.task_may_become(to) {
+        return Ok(false);
+    }
     let rows = sqlx::query(
         "update imagemill.tasks
          set status = $3, updated_at = now(),
