@@ -14,11 +14,11 @@
 //! ```
 
 use imagemill::{
-    config::{self, LoadOptions},
+    config::{self, LimitSettings, LoadOptions},
     create_task_in,
     crud::users,
     models::{Prompt, TaskInput},
-    services::actor::Actor,
+    services::{actor::Actor, task_service::CreatedTask},
 };
 use sqlx::{Connection as _, PgConnection};
 
@@ -27,16 +27,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL to the database that imagemill's workers use")?;
     // The limits of a task are settings, so that producers and the command line agree on them.
     let limits = config::load(LoadOptions::default())?.settings.limits;
+    let task = open_catalogue(&url, &limits).await?;
+    let how = if task.is_new { "created" } else { "stood already" };
+    eprintln!("{how}: {} cells", task.total_images);
+    println!("{}", task.id);
+    Ok(())
+}
 
+/// Opens a catalogue: its row, and the task that makes its pictures.
+pub(crate) async fn open_catalogue(url: &str, limits: &LimitSettings) -> Result<CreatedTask, Box<dyn std::error::Error>> {
     // Two characters in three styles at two ratios: twelve cells. Every fault of the input is named at once.
     let definition = TaskInput::new("spring catalogue")
         .variable_prompt("character", ["a fox", "a heron"].map(Prompt::freetext))
         .variable_prompt("style", ["woodcut", "watercolour", "pixel art"].map(Prompt::freetext))
         .ratio(["1:1", "16:9"])
         .idempotency_key("catalogue/2026/spring")
-        .validate(&(&limits).into())?;
+        .validate(&limits.into())?;
 
-    let mut connection = PgConnection::connect(&url).await?;
+    let mut connection = PgConnection::connect(url).await?;
     sqlx::query("create table if not exists catalogues (name text primary key, task_id uuid not null)")
         .execute(&mut connection)
         .await?;
@@ -45,17 +53,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // From here to the commit: both or neither. No worker sees a cell, or is woken for one, before it.
     let mut transaction = connection.begin().await?;
-    let task = create_task_in(&mut transaction, &limits, &actor, &definition).await?;
+    let task = create_task_in(&mut transaction, limits, &actor, &definition).await?;
+    // Run it twice: the idempotency key gives the first task back, and nothing is enqueued again.
     sqlx::query("insert into catalogues (name, task_id) values ($1, $2) on conflict (name) do nothing")
         .bind("spring")
         .bind(task.id)
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
-
-    // Run it twice: the idempotency key gives the first task back, and nothing is enqueued again.
-    let how = if task.is_new { "created" } else { "stood already" };
-    eprintln!("{how}: {} cells", task.total_images);
-    println!("{}", task.id);
-    Ok(())
+    connection.close().await?;
+    Ok(task)
 }

@@ -14,6 +14,7 @@ mod licences;
 mod main_job;
 mod make_image;
 mod private_server;
+mod producer;
 mod psql;
 mod readme;
 mod run_command;
