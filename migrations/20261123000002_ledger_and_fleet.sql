@@ -18,6 +18,7 @@ create table imagemill.attempts (
     accepted_at  timestamptz,
     reopened_at  timestamptz,
     finished_at  timestamptz,
+    may_be_alive boolean     generated always as (state in ('abandoned', 'unknown')) stored,
     constraint attempts_pkey primary key (subtask_id, ordinal),
     constraint attempts_subtask_id_fkey foreign key (subtask_id) references imagemill.subtasks (id) on delete cascade,
     constraint attempts_ordinal_positive check (ordinal >= 1),
@@ -26,11 +27,13 @@ create table imagemill.attempts (
     constraint attempts_accepted_has_id check (state <> 'accepted' or (upstream_id is not null and accepted_at is not null)),
     constraint attempts_finished_at_with_end check ((finished_at is null) = (state in ('submitting', 'accepted'))),
     constraint attempts_polls_not_negative check (polls >= 0)
-);
+) with (fillfactor = 70);
+-- None of these names a column that changes before an attempt ends, so that what comes before can be a HOT update.
 -- The database itself refuses a second open attempt of a cell.
-create unique index attempts_one_open_per_cell on imagemill.attempts (subtask_id) where state in ('submitting', 'accepted');
--- In flight of a lane (design: sharing the upstream): open attempts, and those given up lately.
-create index attempts_in_flight on imagemill.attempts (lane, finished_at) where state in ('submitting', 'accepted', 'abandoned', 'unknown');
+create unique index attempts_one_open_per_cell on imagemill.attempts (subtask_id) where finished_at is null;
+-- In flight of a lane: open attempts, and those given up lately, on which the upstream may still be working.
+create index attempts_open_by_lane on imagemill.attempts (lane) where finished_at is null;
+create index attempts_may_be_alive on imagemill.attempts (lane, finished_at) where may_be_alive;
 comment on table  imagemill.attempts              is 'The submit ledger: one paid try each. The row is committed before the POST leaves.';
 comment on column imagemill.attempts.ordinal      is '1, 2, ... for its cell; subtask_id/ordinal is the request id on the wire.';
 comment on column imagemill.attempts.round        is 'The task''s round when it was submitted.';
@@ -42,6 +45,7 @@ comment on column imagemill.attempts.http_status  is 'Status of the submit''s an
 comment on column imagemill.attempts.error        is 'The upstream''s own message, or what went wrong on the way.';
 comment on column imagemill.attempts.polls        is 'Polls that were answered.';
 comment on column imagemill.attempts.answer_until is 'An answer to the POST may come until then: submitted_at + submit time-out + lease.';
+comment on column imagemill.attempts.may_be_alive is 'It ended for us, and perhaps not for the upstream: it counts as in flight for the lane''s max_job_time.';
 comment on column imagemill.attempts.reopened_at  is 'When a retry took it up again; poll limit and deadline count from here.';
 
 create table imagemill.pauses (
@@ -80,16 +84,16 @@ comment on table  imagemill.incarnations              is 'What every worker was,
 comment on column imagemill.incarnations.how          is 'stopped: it left; rescued: another found it dead; lost_lease: it found its row gone; failed: it ended on an error.';
 comment on column imagemill.incarnations.stale_writes is 'Writes that its fence turned away.';
 
-create table imagemill.spend (
+create table imagemill.spend_sums (
     day       date   not null,
     user_id   uuid   not null,
     task_id   uuid   not null,
     lane      text   not null,
     accepted  bigint not null default 0,
     "unknown" bigint not null default 0,
-    constraint spend_pkey primary key (day, user_id, task_id, lane)
+    constraint spend_sums_pkey primary key (day, user_id, task_id, lane)
 );
-comment on table imagemill.spend is 'Submits of purged tasks, so that sums survive the ledger''s rows.';
+comment on table imagemill.spend_sums is 'Submits by day, owner, task and lane: sums that survive the ledger''s rows.';
 
 create table imagemill.audit (
     id        bigint      generated always as identity,

@@ -1,5 +1,7 @@
 //! Starting and stopping: what a program calls first and last.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use sqlx::Connection as _;
 use thiserror::Error;
@@ -13,6 +15,9 @@ use crate::{
     },
     services::context::Context,
 };
+
+/// How long the connections in use are awaited at the end.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Why a program cannot start.
 #[derive(Debug, Error)]
@@ -121,6 +126,9 @@ pub async fn initialize_with(settings: Settings, database: Database) -> Result<A
 /// # Errors
 /// See [`InitializeError`].
 pub async fn shutdown_app(app: App) -> Result<(), InitializeError> {
-    app.context.pool.close().await;
+    // A statement that waits for a lock must not keep a program that was told to end now.
+    if tokio::time::timeout(CLOSING, app.context.pool.close()).await.is_err() {
+        tracing::warn!("connections are still in use; they end with the program");
+    }
     app.database.release().await
 }

@@ -72,7 +72,8 @@ fn database(settings: &Settings, findings: &mut Findings) {
             "must be postgres://user:password@host:port/name, percent-encoded",
         );
     }
-    findings.not_zero(database.max_connections, "database.max_connections");
+    // One listens; the others work.
+    findings.require(database.max_connections >= 3, "database.max_connections", "must be at least 3");
     findings.lasts(database.stale_timeout, "database.stale_timeout");
     findings.lasts(database.connect_timeout, "database.connect_timeout");
 }

@@ -43,17 +43,18 @@ pub async fn move_by(connection: &mut PgConnection, task_id: Uuid, change: Count
     .await
 }
 
-/// Recounts the rows of subtasks and writes what is true. Returns the counts before and after.
+/// Recounts the rows of subtasks and writes what is true. Returns the counts before and after; none: there is no such task.
 ///
 /// # Errors
-/// What PostgreSQL says; `RowNotFound`: there is no such task.
-pub async fn update_progress(connection: &mut PgConnection, task_id: Uuid) -> Result<(Counts, Counts), sqlx::Error> {
-    let before: Counts = sqlx::query_as(
+/// What PostgreSQL says.
+pub async fn update_progress(connection: &mut PgConnection, task_id: Uuid) -> Result<Option<(Counts, Counts)>, sqlx::Error> {
+    let before: Option<Counts> = sqlx::query_as(
         "select completed_subtasks, failed_subtasks, cancelled_subtasks from imagemill.task_counts where task_id = $1 for update",
     )
     .bind(task_id)
-    .fetch_one(&mut *connection)
+    .fetch_optional(&mut *connection)
     .await?;
+    let Some(before) = before else { return Ok(None) };
     let after: Counts = sqlx::query_as(
         "select (count(*) filter (where status = 'completed'))::int as completed_subtasks,
                 (count(*) filter (where status = 'failed'))::int as failed_subtasks,
@@ -74,5 +75,5 @@ pub async fn update_progress(connection: &mut PgConnection, task_id: Uuid) -> Re
         .execute(connection)
         .await?;
     }
-    Ok((before, after))
+    Ok(Some((before, after)))
 }

@@ -38,7 +38,7 @@ pub async fn count_in_flight(connection: &mut PgConnection, task_id: Uuid) -> Re
     // The state is asked for twice so that the index of open cells serves.
     sqlx::query_scalar(
         "select count(*) from imagemill.subtasks
-         where task_id = $1 and status in ('pending', 'processing') and status = 'processing'",
+         where task_id = $1 and completed_at is null and status = 'processing'",
     )
     .bind(task_id)
     .fetch_one(connection)
@@ -50,7 +50,5 @@ pub async fn count_in_flight(connection: &mut PgConnection, task_id: Uuid) -> Re
 /// # Errors
 /// What PostgreSQL says.
 pub async fn count_open(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("select count(*) from imagemill.subtasks where status in ('pending', 'processing')")
-        .fetch_one(connection)
-        .await
+    sqlx::query_scalar("select count(*) from imagemill.subtasks where completed_at is null").fetch_one(connection).await
 }

@@ -228,6 +228,8 @@ pub async fn roll_up(connection: &mut PgConnection, id: Uuid, round: i32, status
 /// What the roll-up and the completion need to know of a task.
 #[derive(Debug, Clone, FromRow)]
 pub struct RoundRow {
+    /// Its state.
+    pub status: Status,
     /// Its round.
     pub round: i32,
     /// Its owner.
@@ -244,7 +246,7 @@ pub struct RoundRow {
 /// What PostgreSQL says.
 pub async fn get_round(connection: &mut PgConnection, id: Uuid) -> Result<Option<RoundRow>, sqlx::Error> {
     sqlx::query_as(
-        "select round, user_id, total_images, cancel_requested_at is not null as is_cancel_requested
+        "select status, round, user_id, total_images, cancel_requested_at is not null as is_cancel_requested
          from imagemill.tasks where id = $1",
     )
     .bind(id)
@@ -261,7 +263,7 @@ pub async fn get_stranded(connection: &mut PgConnection, limit: i64) -> Result<V
     sqlx::query_as(
         "select t.id, t.round from imagemill.tasks t
          where t.status in ('pending', 'processing')
-           and not exists (select from imagemill.subtasks s where s.task_id = t.id and s.status in ('pending', 'processing'))
+           and not exists (select from imagemill.subtasks s where s.task_id = t.id and s.completed_at is null)
          order by t.created_at limit $1",
     )
     .bind(limit)

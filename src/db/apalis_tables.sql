@@ -4,11 +4,17 @@
 -- Each of these has a twin: unique_job_id the primary key, the others an index of a later apalis migration.
 drop index if exists apalis.unique_job_id, apalis.lidx, apalis.wtidx, apalis.lsidx;
 
+-- What is there is told by its name: a changed definition needs a new name.
 do $$
 begin
     -- The claim of cells that nobody has begun, oldest first, by lane.
     if to_regclass('apalis.imagemill_jobs_pending') is null then
         create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
+            where status = 'Pending' and job_type like 'imagemill.%';
+    end if;
+    -- The same of one group: a call that runs one task's cells among a million others.
+    if to_regclass('apalis.imagemill_jobs_pending_of_group') is null then
+        create index imagemill_jobs_pending_of_group on apalis.jobs (job_type, (metadata -> 'group'), run_at, id)
             where status = 'Pending' and job_type like 'imagemill.%';
     end if;
     -- The claim takes cells with an open attempt before any other.

@@ -64,6 +64,7 @@ async fn run(shared: &Arc<Shared>, options: &PgConnectOptions) {
         let ticks = shared.ticks.load(Ordering::Acquire);
         if ticks_before.replace(ticks) == Some(ticks) {
             tracing::warn!("the main runtime stands still: no beat");
+            watch.forget();
             continue;
         }
         let sent = clock::now();
@@ -104,7 +105,7 @@ async fn once(
         return Ok(());
     }
     shared.last_beat.succeeded(sent);
-    for (dead, last_seen) in watch.look(beat.others, sent, shared.options.lease) {
+    for (dead, last_seen) in watch.look(beat.others, sent, clock::now(), shared.options.lease) {
         // None: it lives after all, or somebody else was first.
         if let Some(jobs) = rescue::rescue(connection, &dead, last_seen, &name).await? {
             tracing::warn!(worker = %dead, jobs, "rescued: it gave no beat for a whole lease");

@@ -6,6 +6,9 @@ use tokio::sync::mpsc;
 
 use super::{claim, engine::Engine, enqueue, job::Job};
 
+/// Least pause before a job is asked for again that is due and could not be taken.
+const PASSED_OVER: Duration = Duration::from_millis(20);
+
 impl Engine {
     /// Claims until the engine stops.
     pub(super) async fn claim_for_ever(self, senders: HashMap<&'static str, mpsc::UnboundedSender<Job>>) {
@@ -13,26 +16,26 @@ impl Engine {
         let mut trouble = Duration::ZERO;
         while !self.is_stopping() {
             let mut wait = shared.options.poll_interval;
+            let mut failed = false;
+            // One claim a queue and pass, so that no backlog of cells keeps a completion waiting.
             for (queue, sender) in &senders {
                 match self.claim_queue(queue, sender).await {
-                    Ok(next) => {
-                        trouble = Duration::ZERO;
-                        wait = wait.min(next);
-                    }
+                    Ok(next) => wait = wait.min(next),
                     Err(error) => {
-                        trouble = (trouble * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
-                        tracing::warn!(%error, queue, "could not claim; trying again in {trouble:?}");
-                        wait = trouble;
+                        tracing::warn!(%error, queue, "could not claim");
+                        failed = true;
                     }
                 }
             }
+            trouble =
+                if failed { (trouble * 2).clamp(Duration::from_millis(100), Duration::from_secs(5)) } else { Duration::ZERO };
             if !senders.is_empty() && self.is_finished().await {
                 self.begin_stop();
                 break;
             }
             tokio::select! {
                 () = shared.wake.notified(), if trouble.is_zero() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait.max(trouble)) => {}
                 () = shared.stop.cancelled() => {}
             }
         }
@@ -43,34 +46,40 @@ impl Engine {
     async fn claim_queue(&self, queue: &'static str, sender: &mpsc::UnboundedSender<Job>) -> Result<Duration, sqlx::Error> {
         let shared = &self.shared;
         let Some(served) = self.served.get(queue) else { return Ok(shared.options.poll_interval) };
-        loop {
-            let free = served.slots.free();
-            if free == 0 || self.is_stopping() {
-                // A freed slot wakes the claimer.
-                return Ok(shared.options.poll_interval);
+        let free = served.slots.free();
+        if free == 0 {
+            // A freed slot wakes the claimer.
+            return Ok(shared.options.poll_interval);
+        }
+        let worker = shared.incarnation();
+        let jobs = match claim::claim(&shared.pool, served, &worker).await {
+            Err(sqlx::Error::Database(error)) if error.constraint() == Some("fk_worker_lock_by") => {
+                // Our row is gone. The next beat finds it so and takes a new name.
+                tracing::warn!("the claim failed on the foreign key: this worker was found dead");
+                return Ok(shared.options.beat);
             }
-            let jobs = claim::claim(&shared.pool, served, &shared.incarnation()).await;
-            let jobs = match jobs {
-                Err(sqlx::Error::Database(error)) if error.constraint() == Some("fk_worker_lock_by") => {
-                    // Our row is gone. The next beat finds it so and takes a new name.
-                    tracing::warn!("the claim failed on the foreign key: this worker was found dead");
-                    return Ok(shared.options.beat);
-                }
-                other => other?,
-            };
-            let full = jobs.len() == free;
-            for job in jobs {
-                shared.hold(&job);
-                if sender.send(job).is_err() {
-                    // Its apalis Worker has ended. What was claimed goes back with the row of this worker.
-                    self.fail("the worker of a queue has ended");
-                    return Ok(shared.options.poll_interval);
-                }
-            }
-            if !full {
-                return Ok(claim::next_due(&shared.pool, served).await?.unwrap_or(shared.options.poll_interval));
+            other => other?,
+        };
+        let taken = jobs.len();
+        let mut unsent = Vec::new();
+        for job in jobs {
+            shared.hold(&job);
+            if let Err(mpsc::error::SendError(job)) = sender.send(job) {
+                shared.release(&job);
+                unsent.push(job);
             }
         }
+        if !unsent.is_empty() {
+            // Whoever took this queue's jobs has ended.
+            self.fail("the worker of a queue has ended");
+            claim::put_back(&shared.pool, &worker, &unsent).await?;
+        }
+        if taken == free {
+            return Ok(Duration::ZERO);
+        }
+        let next = claim::next_due(&shared.pool, served).await?.unwrap_or(shared.options.poll_interval);
+        // What is due and was passed over is locked by somebody: do not ask for it without a pause.
+        Ok(if taken == 0 { next.max(PASSED_OVER) } else { next })
     }
 
     async fn is_finished(&self) -> bool {
@@ -80,7 +89,8 @@ impl Engine {
         }
         let open = async {
             let mut connection = self.shared.pool.acquire().await?;
-            enqueue::any_open(&mut connection, until_empty.group.as_deref()).await
+            let queues: Vec<String> = self.served.keys().map(|queue| (*queue).to_owned()).collect();
+            enqueue::any_open(&mut connection, &queues, until_empty.group.as_deref()).await
         };
         match open.await {
             Ok(open) => !open,

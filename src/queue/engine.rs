@@ -73,6 +73,7 @@ pub struct Engine {
     pub(super) served: Arc<HashMap<&'static str, Served>>,
     receivers: Arc<Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Job>>>>,
     beat: Arc<Mutex<Option<JoinHandle<()>>>>,
+    claimer: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Engine {
@@ -122,10 +123,12 @@ impl Engine {
             served: Arc::new(served),
             receivers: Arc::new(Mutex::new(receivers)),
             beat: Arc::new(Mutex::new(Some(beat))),
+            claimer: Arc::default(),
         };
         tokio::spawn(listen::run(Arc::clone(&engine.shared)));
         tokio::spawn(tick(Arc::clone(&engine.shared)));
-        tokio::spawn(engine.clone().claim_for_ever(senders));
+        let claimer = tokio::spawn(engine.clone().claim_for_ever(senders));
+        *engine.claimer.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimer);
         tracing::info!(worker = %name, "started");
         Ok(engine)
     }
@@ -192,6 +195,14 @@ impl Engine {
         held.values().for_each(|tokens| tokens.handover.cancel());
     }
 
+    /// Lets go of everything at once, where nobody waits for [`Engine::stop`] any more: without a beat, what was held is
+    /// rescued by others.
+    pub fn abandon(&self) {
+        self.begin_stop();
+        self.shared.grace_over.cancel();
+        self.shared.beat_stop.cancel();
+    }
+
     /// Something that cannot happen has: leave, and say so with the exit code.
     pub fn fail(&self, why: &str) {
         self.shared.fail(why);
@@ -202,6 +213,13 @@ impl Engine {
     /// everything was settled or handed over.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.begin_stop();
+        // A claim that is under way is let in first: what it took is held, and handed over like the rest.
+        let claimer = self.claimer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(claimer) = claimer
+            && tokio::time::timeout(WRITING, claimer).await.is_err()
+        {
+            tracing::warn!("a claim is not answered: what it took waits for its rescue");
+        }
         if tokio::time::timeout(grace, self.idle()).await.is_err() {
             tracing::warn!(grace = ?grace, "the grace is over: submits that are still out are written as unknown");
             self.shared.grace_over.cancel();

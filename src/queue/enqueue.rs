@@ -58,21 +58,28 @@ pub async fn enqueue(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
     Ok(added.unsigned_abs())
 }
 
-/// Whether any of our jobs is pending, those waiting for a retry included, or running, on whatever worker.
+/// Whether any of our jobs is pending, those waiting for a retry included, or running, on whatever worker; of one group, if
+/// one is named, in these queues.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn any_open(connection: &mut PgConnection, group: Option<&str>) -> Result<bool, sqlx::Error> {
-    // One `exists` a state, since each has a partial index of its own.
-    sqlx::query_scalar(
+pub async fn any_open(connection: &mut PgConnection, queues: &[String], group: Option<&str>) -> Result<bool, sqlx::Error> {
+    // One look a state, each in the order of its own partial index, so that no finished job is looked at.
+    let statement = if group.is_some() {
         "select exists (select from apalis.jobs
-                        where status = 'Pending' and job_type like 'imagemill.%' and ($1::text is null or metadata -> 'group' = $1))
-             or exists (select from apalis.jobs
-                        where status = 'Running' and job_type like 'imagemill.%' and ($1::text is null or metadata -> 'group' = $1))",
-    )
-    .bind(group)
-    .fetch_one(connection)
-    .await
+                        where job_type = any ($2) and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'group' = $1)
+             or exists (select from (select metadata from apalis.jobs
+                                     where status = 'Running' and job_type like 'imagemill.%' order by lock_by) as running
+                        where metadata -> 'group' = $1)"
+    } else {
+        "select exists (select from (select 1 from apalis.jobs where status = 'Pending' and job_type like 'imagemill.%'
+                                     order by job_type, metadata -> 'lane', run_at, id limit 1) as pending)
+             or exists (select from (select 1 from apalis.jobs where status = 'Running' and job_type like 'imagemill.%'
+                                     order by lock_by limit 1) as running)"
+    };
+    let query = sqlx::query_scalar(statement);
+    let query = if let Some(group) = group { query.bind(group).bind(queues) } else { query };
+    query.fetch_one(connection).await
 }
 
 /// Of these keys, those with an open job (pending or running).

@@ -80,6 +80,8 @@ pub struct OpenAttempt {
 pub struct History {
     /// Attempts of this round that the upstream failed or gave up.
     pub failures_in_round: i64,
+    /// Attempts of this round that were given up, or of which it is not known whether they were taken.
+    pub uncertain_in_round: i64,
     /// Attempts since the last one that counts: turned away or not sent, one after another.
     pub turned_away_in_a_row: i64,
     /// Longest time until which the answer to an earlier, unknown POST may still come; zero when it cannot any more.
@@ -176,6 +178,39 @@ pub async fn accepted(
     }
 }
 
+/// The state of a cell's last attempt, and whether its upstream's id is known.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn last_attempt(connection: &mut PgConnection, cell: Uuid) -> Result<Option<(AttemptState, bool)>, sqlx::Error> {
+    sqlx::query_as(
+        "select state, upstream_id is not null from imagemill.attempts where subtask_id = $1 order by ordinal desc limit 1",
+    )
+    .bind(cell)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Evidence of a worker that has lost its claim: the POST of its own row never left. To its own attempt's row only, and
+/// never to the cell.
+pub(super) async fn never_left(
+    connection: &mut PgConnection,
+    job: &Job,
+    cell: Uuid,
+    error: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update imagemill.attempts set state = 'not_sent', error = $3, finished_at = now()
+         where subtask_id = $1 and claim = $2 and state = 'submitting'",
+    )
+    .bind(cell)
+    .bind(job.claim)
+    .bind(error)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The open attempt of a cell, if there is one.
 ///
 /// # Errors
@@ -185,7 +220,7 @@ pub async fn open_attempt(connection: &mut PgConnection, cell: Uuid) -> Result<O
         "select ordinal, claim, state, upstream_id,
                 extract(epoch from now() - coalesce(reopened_at, accepted_at, submitted_at))::float8
          from imagemill.attempts
-         where subtask_id = $1 and state in ('submitting', 'accepted')",
+         where subtask_id = $1 and finished_at is null",
     )
     .bind(cell)
     .fetch_optional(connection)
@@ -204,8 +239,9 @@ pub async fn open_attempt(connection: &mut PgConnection, cell: Uuid) -> Result<O
 /// # Errors
 /// What PostgreSQL says.
 pub async fn history(connection: &mut PgConnection, cell: Uuid, round: i32) -> Result<History, sqlx::Error> {
-    let (failures_in_round, turned_away_in_a_row, answer_in): (i64, i64, f64) = sqlx::query_as(
+    let (failures_in_round, uncertain_in_round, turned_away_in_a_row, answer_in): (i64, i64, i64, f64) = sqlx::query_as(
         "select count(*) filter (where round = $2 and state in ('failed', 'timed_out')),
+                count(*) filter (where round = $2 and may_be_alive),
                 count(*) filter (where state in ('not_sent', 'turned_away')
                                    and ordinal > coalesce((select max(ordinal) from imagemill.attempts
                                                            where subtask_id = $1 and state not in ('not_sent', 'turned_away')), 0)),
@@ -216,7 +252,7 @@ pub async fn history(connection: &mut PgConnection, cell: Uuid, round: i32) -> R
     .bind(round)
     .fetch_one(connection)
     .await?;
-    Ok(History { failures_in_round, turned_away_in_a_row, answer_in: Duration::from_secs_f64(answer_in) })
+    Ok(History { failures_in_round, uncertain_in_round, turned_away_in_a_row, answer_in: Duration::from_secs_f64(answer_in) })
 }
 
 /// Closes the open attempt of a cell; under the fence of its job that can only be the job's own. Returns whether one
@@ -231,7 +267,7 @@ pub(super) async fn close(
         "update imagemill.attempts
          set state = $2, http_status = coalesce($3, http_status), error = $4, polls = polls + $5, error_kind = $7,
              finished_at = now()
-         where subtask_id = $1 and state in ('submitting', 'accepted') and ($6::int is null or ordinal = $6)",
+         where subtask_id = $1 and finished_at is null and ($6::int is null or ordinal = $6)",
     )
     .bind(cell)
     .bind(end.state)
@@ -251,7 +287,7 @@ pub(super) async fn close_leftover(connection: &mut PgConnection, cell: Uuid, er
     sqlx::query(
         "update imagemill.attempts
          set state = case state when 'submitting' then 'unknown' else 'abandoned' end, error = $2, finished_at = now()
-         where subtask_id = $1 and state in ('submitting', 'accepted')",
+         where subtask_id = $1 and finished_at is null",
     )
     .bind(cell)
     .bind(error)

@@ -80,7 +80,7 @@ impl Outcome {
 
     /// Failed for good.
     pub fn failed(error_kind: &'static str, error: impl Into<String>) -> Self {
-        Self { error_kind: Some(error_kind), error: Some(error.into()), ..Self::new(Verdict::Failed) }
+        Self { error_kind: Some(error_kind), ..Self::new(Verdict::Failed) }.because(error)
     }
 
     /// A fault of ours. What becomes of an open attempt is settled by its state: `submitting` ends as `unknown`,
@@ -92,7 +92,8 @@ impl Outcome {
     /// With the reason in words.
     #[must_use]
     pub fn because(mut self, error: impl Into<String>) -> Self {
-        self.error = Some(error.into());
+        // PostgreSQL's text holds no NUL: a reason that has one would be refused, and the settle with it.
+        self.error = Some(error.into().replace('\0', "\u{fffd}"));
         self
     }
 

@@ -10,26 +10,33 @@ use sqlx::{Connection as _, PgConnection};
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     seen: HashMap<String, (DateTime<Utc>, Duration)>,
+    /// When the last look was taken.
+    last: Option<Duration>,
 }
 
 impl Watch {
     /// Takes one look at the others; returns those that are dead, with the `last_seen` they died with.
     ///
-    /// `at` is when the look was taken, on one's own clock.
+    /// The look was asked for at `sent` and its answer came at `received`, on one's own clock. Who did not look for half a
+    /// lease, because this process or the whole machine stood still, has not watched: it begins anew.
     pub(super) fn look(
         &mut self,
         others: Vec<(String, DateTime<Utc>)>,
-        at: Duration,
+        sent: Duration,
+        received: Duration,
         lease: Duration,
     ) -> Vec<(String, DateTime<Utc>)> {
+        if self.last.replace(received).is_some_and(|last| received.saturating_sub(last) > lease / 2) {
+            self.seen.clear();
+        }
         let mut dead = Vec::new();
         let mut seen = HashMap::with_capacity(others.len());
         for (name, last_seen) in others {
             let since = match self.seen.get(&name) {
                 Some((before, since)) if *before == last_seen => *since,
-                _ => at,
+                _ => received,
             };
-            if at.saturating_sub(since) >= lease {
+            if sent.saturating_sub(since) >= lease {
                 dead.push((name.clone(), last_seen));
             }
             seen.insert(name, (last_seen, since));
@@ -64,7 +71,7 @@ pub(super) async fn rescue(
         "update apalis.jobs as job
          set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,
              metadata = case when job.idempotency_key in (select subtask_id::text from imagemill.attempts
-                                                          where state in ('submitting', 'accepted'))
+                                                          where finished_at is null)
                              then job.metadata || hstore('resume', 'true')
                              else delete(job.metadata, 'resume') end
          where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'",
@@ -99,43 +106,47 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(15);
 
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn worker(beat: i64) -> Vec<(String, DateTime<Utc>)> {
-        vec![("other".to_owned(), DateTime::from_timestamp(beat, 0).unwrap())]
+    /// Looks every 3 s from one second on to another, at a worker whose last beat was that; returns when it was found dead.
+    fn watch(watch: &mut Watch, beat: i64, from: u64, to: u64) -> Option<u64> {
+        (from..=to).step_by(3).find(|second| {
+            let at = Duration::from_secs(*second);
+            let other = ("other".to_owned(), DateTime::from_timestamp(beat, 0).unwrap());
+            !watch.look(vec![other], at, at, LEASE).is_empty()
+        })
     }
 
     #[test]
     fn a_worker_that_stands_still_for_a_lease_is_dead() {
-        let mut watch = Watch::default();
-        assert!(watch.look(worker(1), at(0), LEASE).is_empty());
-        assert!(watch.look(worker(1), at(14), LEASE).is_empty());
-        assert_eq!(watch.look(worker(1), at(15), LEASE).len(), 1);
+        assert_eq!(watch(&mut Watch::default(), 1, 0, 60), Some(15));
     }
 
     #[test]
     fn a_beat_begins_the_watch_anew() {
-        let mut watch = Watch::default();
-        assert!(watch.look(worker(1), at(0), LEASE).is_empty());
-        assert!(watch.look(worker(2), at(14), LEASE).is_empty());
-        assert!(watch.look(worker(2), at(28), LEASE).is_empty());
-        assert_eq!(watch.look(worker(2), at(29), LEASE).len(), 1);
+        let mut other = Watch::default();
+        assert_eq!(watch(&mut other, 1, 0, 12), None);
+        assert_eq!(watch(&mut other, 2, 15, 60), Some(30));
     }
 
     #[test]
     fn the_age_of_last_seen_proves_nothing_by_itself() {
-        let mut watch = Watch::default();
         // First look, at a row that is years old: nobody has watched it for a lease.
-        assert!(watch.look(worker(0), at(1_000_000), LEASE).is_empty());
+        assert_eq!(watch(&mut Watch::default(), 0, 1_000_000, 1_000_012), None);
     }
 
     #[test]
     fn an_outage_of_ones_own_proves_nothing() {
-        let mut watch = Watch::default();
-        assert!(watch.look(worker(1), at(0), LEASE).is_empty());
-        watch.forget();
-        assert!(watch.look(worker(1), at(60), LEASE).is_empty());
+        let mut other = Watch::default();
+        assert_eq!(watch(&mut other, 1, 0, 12), None);
+        other.forget();
+        assert_eq!(watch(&mut other, 1, 15, 27), None);
+    }
+
+    #[test]
+    fn who_slept_has_not_watched() {
+        let mut other = Watch::default();
+        assert_eq!(watch(&mut other, 1, 0, 12), None);
+        // Stopped and continued, or a machine that was suspended: the clock ran on.
+        assert_eq!(watch(&mut other, 1, 3600, 3612), None);
+        assert_eq!(watch(&mut other, 1, 3615, 3615), Some(3615));
     }
 }

@@ -10,8 +10,8 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 use super::{
     error::QueueError,
     job::Job,
-    ledger::{self, Submit},
-    outcome::{Outcome, Verdict},
+    ledger::{self, AttemptState, Submit},
+    outcome::{AttemptEnd, Outcome, Verdict},
 };
 
 /// A cell that changed its state, as the UPDATE of its row returned it.
@@ -75,6 +75,9 @@ pub async fn settle(pool: &PgPool, hook: &dyn Settle, job: &Job, outcome: &Outco
     let mut transaction = connection.begin().await?;
     if !job.fence(&mut transaction).await? {
         let before = written_before(&mut transaction, job, outcome).await?;
+        if let (Some(cell), Some(AttemptEnd { state: AttemptState::NotSent, error, .. })) = (job.cell(), &outcome.attempt) {
+            ledger::never_left(&mut transaction, job, cell, error.as_deref()).await?;
+        }
         if !before {
             count_stale_write(&mut transaction, job).await?;
         }
@@ -93,7 +96,10 @@ async fn close_attempt(connection: &mut PgConnection, job: &Job, outcome: &Outco
     let Some(cell) = job.cell() else { return Ok(()) };
     if let Some(end) = &outcome.attempt {
         let closed = ledger::close(connection, cell, end, outcome.error_kind).await?;
-        if !closed && end.ordinal.is_some() {
+        // An answer that came late, to the worker that had lost the claim, may have closed it meanwhile: its id is evidence.
+        let came_late = end.state == AttemptState::Unknown
+            && matches!(ledger::last_attempt(connection, cell).await?, Some((AttemptState::Abandoned, true)));
+        if !closed && !came_late && end.ordinal.is_some() {
             return Err(QueueError::Ledger { cell, message: format!("its attempt {end:?} is not open") });
         }
     } else if matches!(outcome.verdict, Verdict::Done | Verdict::Failed | Verdict::Cancelled) {
@@ -127,7 +133,7 @@ async fn acknowledge(connection: &mut PgConnection, job: &Job, outcome: &Outcome
              done_at = case when $4 = 'Pending' then null else now() end,
              metadata = case when $4 = 'Pending' and exists (
                                  select from imagemill.attempts
-                                 where subtask_id = $7 and state in ('submitting', 'accepted'))
+                                 where subtask_id = $7 and finished_at is null)
                              then metadata || hstore('resume', 'true')
                              else delete(metadata, 'resume') end
          where id = $1 and lock_by = $2 and attempts = $3 and status = 'Running'",

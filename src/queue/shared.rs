@@ -42,6 +42,10 @@ impl Shared {
     pub(super) fn hold(&self, job: &Job) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.insert((job.id.clone(), job.claim), job.tokens.clone());
+        if self.incarnation() != job.worker {
+            // Claimed under a name that was lost meanwhile.
+            job.tokens.lease_lost.cancel();
+        }
         if self.stop.is_cancelled() {
             // Claimed while the stop was called: nobody told it yet.
             job.tokens.handover.cancel();

@@ -66,10 +66,11 @@ impl Situation<'_> {
     /// Whether the submit was taken is not known.
     pub(super) fn unknown(&self, error: String, status: Option<u16>) -> Outcome {
         let end = self.end(AttemptState::Unknown, Some(error.clone()), status, 0);
-        match self.settings.on_unknown_submit {
-            UncertainPolicy::Fail => failed(ErrorKind::UnknownSubmit, error),
+        if self.may_resubmit(self.settings.on_unknown_submit) {
             // Not before its answer can come no more: until then the earlier one may be alive.
-            UncertainPolicy::Resubmit => Outcome::new(Verdict::RetryAfter(self.answer_within)).because(error),
+            Outcome::new(Verdict::RetryAfter(self.answer_within)).because(error)
+        } else {
+            failed(ErrorKind::UnknownSubmit, error)
         }
         .ending(end)
     }
@@ -93,9 +94,10 @@ impl Situation<'_> {
             PollEnd::Refused { error } => failed(ErrorKind::Refused, &error).ending(close(AttemptState::Refused, &error)),
             PollEnd::Limit => {
                 let error = "the poll limit is reached; the upstream may still be working";
-                match self.settings.on_poll_limit {
-                    UncertainPolicy::Fail => failed(ErrorKind::PollLimit, error),
-                    UncertainPolicy::Resubmit => Outcome::new(Verdict::RetryAfter(Duration::ZERO)).because(error),
+                if self.may_resubmit(self.settings.on_poll_limit) {
+                    Outcome::new(Verdict::RetryAfter(Duration::ZERO)).because(error)
+                } else {
+                    failed(ErrorKind::PollLimit, error)
                 }
                 .ending(close(AttemptState::Abandoned, error))
             }
@@ -114,6 +116,11 @@ impl Situation<'_> {
             PollEnd::Interrupted(Interrupt::Handover) => Outcome::new(Verdict::HandedOver),
             PollEnd::Interrupted(Interrupt::LeaseLost) => Outcome::new(Verdict::LeaseLost),
         }
+    }
+
+    /// What a policy allows, as often as `new_attempts` of the round: an upstream that never answers is not paid without end.
+    fn may_resubmit(&self, policy: UncertainPolicy) -> bool {
+        policy == UncertainPolicy::Resubmit && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
     }
 
     /// FAILURE and TIMEOUT: a new attempt while `new_attempts` of the round last.

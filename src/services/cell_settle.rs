@@ -17,7 +17,10 @@ use crate::{
         payload::CompleteTask,
         status::{ErrorKind, Status},
     },
-    queue::{self, Batch, Job, Moved, Outcome, QueueError, Settle, Verdict, ledger::Submit},
+    queue::{
+        self, Batch, Job, Moved, Outcome, QueueError, Settle, Verdict,
+        ledger::{self, Submit},
+    },
 };
 
 /// What a completed cell leaves behind: [`Outcome::result`] of `imagemill.generate_image`.
@@ -80,8 +83,18 @@ impl Settle for CellHook {
             }
             Verdict::Cancelled => subtasks::cancel(connection, cell, error).await?,
             Verdict::RetryAfter(_) | Verdict::TurnedAway(_) => {
-                let uncounted = outcome.attempt.as_ref().is_some_and(|end| end.state.is_uncounted());
-                subtasks::put_back(connection, cell, uncounted, error).await?
+                let state = match &outcome.attempt {
+                    Some(end) => Some(end.state),
+                    // No attempt ends with it. A cell that is `processing` all the same may go back only if its last POST
+                    // surely cost nothing: what may have been paid for is never put back to be paid for again.
+                    None => {
+                        ledger::last_attempt(connection, cell).await?.map(|(state, _)| state).filter(|state| state.is_uncounted())
+                    }
+                };
+                match state {
+                    Some(state) => subtasks::put_back(connection, cell, state.is_uncounted(), error).await?,
+                    None => None,
+                }
             }
             // The attempt stays open, and so does the cell: `processing` says nothing of who holds the job.
             Verdict::HandedOver | Verdict::ResumeAfter(_) | Verdict::LeaseLost => None,

@@ -39,6 +39,7 @@ pub use running::{ProcessedSubtasks, process_pending_subtasks, process_subtask};
 
 #[cfg(feature = "worker")]
 mod running {
+    use futures::future::BoxFuture;
     use uuid::Uuid;
 
     use super::{engine_options, queues};
@@ -48,7 +49,7 @@ mod running {
             tasks::{self, TaskRow},
         },
         models::payload::{CompleteTask, GenerateImage},
-        queue::{Engine, Job, Queue, UntilEmpty, decoded},
+        queue::{Engine, Job, Outcome, Queue, UntilEmpty, decoded},
         services::{actor::Actor, context::Context, error::ServiceError, subtask_service, task_service},
     };
 
@@ -62,19 +63,50 @@ mod running {
     }
 
     fn lanes(context: &Context) -> Vec<String> {
-        context.settings.lanes.keys().cloned().collect()
+        // A lane without an address cannot be used here; another worker may know it.
+        let lanes = context.settings.lanes.iter().filter(|(_, lane)| lane.base_url.is_some());
+        lanes.map(|(name, _)| name.clone()).collect()
     }
 
-    fn cell_handler(
-        context: &Context,
-        engine: &Engine,
-    ) -> impl Fn(Job) -> futures::future::BoxFuture<'static, crate::queue::Outcome> + use<> {
+    fn cell_handler(context: &Context, engine: &Engine) -> impl Fn(Job) -> BoxFuture<'static, Outcome> + use<> {
         let (context, engine) = (context.clone(), engine.clone());
         move |job: Job| {
             let (context, engine) = (context.clone(), engine.clone());
             Box::pin(decoded(&job.clone(), move |payload: GenerateImage| async move {
                 subtask_service::run_cell(&context, &engine, &job, payload.subtask_id).await
             }))
+        }
+    }
+
+    fn task_handler(context: &Context) -> impl Fn(Job) -> BoxFuture<'static, Outcome> + use<> {
+        let context = context.clone();
+        move |job: Job| {
+            let context = context.clone();
+            Box::pin(decoded(&job, move |payload: CompleteTask| async move {
+                task_service::complete(&context, payload.task_id, payload.round).await
+            }))
+        }
+    }
+
+    /// Completes the task where this was its last cell and nobody else has taken its completion.
+    async fn complete_if_last(context: &Context, engine: &Engine, task_id: Uuid, round: i32) {
+        match engine.claim_key(CompleteTask::QUEUE, &CompleteTask::key(task_id, round)).await {
+            Ok(Some(job)) => {
+                let handled = task_handler(context)(job.clone());
+                drop(engine.execute(job, handled).await);
+            }
+            Ok(None) => {}
+            // The completion waits for a worker; the cell is what was asked for.
+            Err(error) => tracing::warn!(task = %task_id, %error, "its completion was not taken"),
+        }
+    }
+
+    /// A caller may drop the future of a call, by a time-out for instance: its engine must not go on holding jobs.
+    struct AbandonOnDrop(Engine);
+
+    impl Drop for AbandonOnDrop {
+        fn drop(&mut self) {
+            self.0.abandon();
         }
     }
 
@@ -96,12 +128,14 @@ mod running {
         // Taken by key, and nothing else: no claimer runs.
         let queues = queues(&context.settings, 1, lanes(context)).into_iter().map(|queue| Queue { claimed: false, ..queue });
         let engine = Engine::start(context.pool.clone(), engine_options(&context.settings, None), queues.collect()).await?;
+        let _guard = AbandonOnDrop(engine.clone());
         let claimed = engine.claim_key(GenerateImage::QUEUE, &GenerateImage::key(id)).await;
         let taken = match claimed {
             Ok(Some(job)) => {
                 let handled = cell_handler(context, &engine)(job.clone());
                 // Whatever became of the handler is settled; the cell's row says it.
                 drop(engine.execute(job, handled).await);
+                complete_if_last(context, &engine, task.id, task.round).await;
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -133,18 +167,10 @@ mod running {
         let queues = queues(&context.settings, concurrency.max(1), lanes(context));
         let queues = queues.into_iter().map(|queue| Queue { group: group.clone(), ..queue }).collect();
         let engine = Engine::start(context.pool.clone(), engine_options(&context.settings, Some(until_empty)), queues).await?;
-        let completion = {
-            let context = context.clone();
-            move |job: Job| {
-                let context = context.clone();
-                decoded(&job, move |payload: CompleteTask| async move {
-                    task_service::complete(&context, payload.task_id, payload.round).await
-                })
-            }
-        };
+        let _guard = AbandonOnDrop(engine.clone());
         tokio::join!(
             engine.drive(GenerateImage::QUEUE, cell_handler(context, &engine)),
-            engine.drive(CompleteTask::QUEUE, completion)
+            engine.drive(CompleteTask::QUEUE, task_handler(context))
         );
         let settled = engine.stop(context.settings.queue.grace).await;
         let task = task_service::get_task(context, actor, task_id).await?;

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     crud::subtasks::{self, RunRow},
-    models::{self, RequestCell},
+    models::{
+        self, RequestCell,
+        status::{ErrorKind, Status},
+    },
     queue::{
         AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
         ledger::{self, AttemptState, Evidence, History, OpenAttempt, Submit},
@@ -34,6 +37,8 @@ struct Found {
     row: RunRow,
     open: Option<OpenAttempt>,
     history: History,
+    /// State of the last attempt, and whether its upstream's id is known.
+    last: Option<(AttemptState, bool)>,
 }
 
 /// Runs one cell to what can be said of it now.
@@ -66,11 +71,12 @@ async fn load(context: &Context, cell: Uuid) -> Result<Option<Found>, QueueError
     let Some(row) = subtasks::get_to_run(&mut connection, cell).await? else { return Ok(None) };
     let open = ledger::open_attempt(&mut connection, cell).await?;
     let history = ledger::history(&mut connection, cell, row.round).await?;
-    Ok(Some(Found { row, open, history }))
+    let last = ledger::last_attempt(&mut connection, cell).await?;
+    Ok(Some(Found { row, open, history, last }))
 }
 
 async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
-    let Found { row, open, history } = found;
+    let Found { row, open, history, last } = found;
     if row.status.is_terminal() {
         // An earlier claim ended it; the settle closes what it left open.
         return Outcome::done();
@@ -90,6 +96,16 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         Some(open) => return situation.unknown(format!("the worker of attempt {} ended before its answer", open.ordinal), None),
         None => None,
     };
+    if resume.is_none() && row.status == Status::Processing {
+        // The attempt was closed by a worker that had lost its claim, and the cell does not know.
+        return match last {
+            Some((state, _)) if state.is_uncounted() => {
+                situation.come_back(None).because("the POST of its last attempt never left")
+            }
+            // It was paid for, or may have been. Not even a policy submits again what has an id: it can be polled.
+            _ => Outcome::failed(ErrorKind::UnknownSubmit.as_str(), "the answer came after the claim was lost; see its attempts"),
+        };
+    }
     if resume.is_none() {
         if row.is_cancel_requested {
             return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");

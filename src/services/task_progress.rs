@@ -9,7 +9,10 @@ use crate::{
         task_outcomes::{self, OutcomeRow},
         tasks::TaskRow,
     },
-    models::Permission,
+    models::{
+        Permission,
+        payload::{CompleteTask, GenerateImage},
+    },
     queue::{
         self,
         ledger::{self, AttemptRow},
@@ -65,7 +68,8 @@ pub async fn get_attempts(context: &Context, actor: &Actor, id: Uuid) -> Result<
 pub async fn has_open_jobs(context: &Context, actor: &Actor, id: Uuid) -> Result<bool, ServiceError> {
     task_service::get_task(context, actor, id).await?;
     let mut connection = context.pool.acquire().await?;
-    Ok(queue::any_open(&mut connection, Some(&id.to_string())).await?)
+    let queues = [GenerateImage::QUEUE.to_owned(), CompleteTask::QUEUE.to_owned()];
+    Ok(queue::any_open(&mut connection, &queues, Some(&id.to_string())).await?)
 }
 
 /// Cells of everybody's tasks that have not ended: what workers find to do.

@@ -127,7 +127,11 @@ pub async fn sweep(context: &Context) -> Result<u64, ServiceError> {
         if open.contains(&CompleteTask::key(id, round)) {
             continue;
         }
+        // Read after its job was seen not to be open: had it been completed between the two looks, it has ended by now.
         let Some(task) = tasks::get_round(&mut transaction, id).await? else { continue };
+        if task.round != round || task.status.is_terminal() {
+            continue;
+        }
         let (group, owner) = (id.to_string(), task.user_id.to_string());
         let reopened = queue::reopen(&mut transaction, &cell_settle::completion(id, round, &group, &owner)?).await?;
         if reopened > 0 {

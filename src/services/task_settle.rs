@@ -53,16 +53,16 @@ impl Settle for TaskHook {
 
 /// Counts the rows, and writes the end of the round where no cell is open and the round is still the task's.
 async fn roll_up(connection: &mut PgConnection, task_id: Uuid, round: i32) -> Result<(), sqlx::Error> {
-    let Some(task) = tasks::get_round(connection, task_id).await? else {
+    // This locks the counts: no settle of a cell of this task, no cancel and no retry is under way from here on.
+    let Some((before, counts)) = task_counts::update_progress(connection, task_id).await? else {
         tracing::warn!(task = %task_id, "a completion without its task: it was purged");
         return Ok(());
     };
+    let Some(task) = tasks::get_round(connection, task_id).await? else { return Ok(()) };
     if task.round != round {
         tracing::info!(task = %task_id, round, now = task.round, "a retry began another round: nothing to roll up");
         return Ok(());
     }
-    // This locks the counts: no settle of a cell of this task is under way from here on.
-    let (before, counts) = task_counts::update_progress(connection, task_id).await?;
     if before != counts {
         tracing::error!(task = %task_id, ?before, ?counts, "the counts were wrong and have been put right");
     }

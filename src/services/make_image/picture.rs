@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+use tokio::io::AsyncWriteExt as _;
 use url::Url;
 
 use super::client::{UpstreamClient, describe, read_body};
@@ -95,7 +96,10 @@ async fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     }
     let unfinished = path.with_extension(format!("{}.unfinished", uuid::Uuid::now_v7().simple()));
     let written = async {
-        tokio::fs::write(&unfinished, bytes).await?;
+        let mut file = tokio::fs::File::create(&unfinished).await?;
+        file.write_all(bytes).await?;
+        // On the disk before a row says so.
+        file.sync_all().await?;
         tokio::fs::rename(&unfinished, path).await
     };
     let done = written.await;

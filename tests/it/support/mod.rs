@@ -6,4 +6,4 @@ mod world;
 
 pub(crate) use postgres::{database, empty_database};
 pub(crate) use run_directory::temporary_directory;
-pub(crate) use world::{BOUND, Process, TOKEN, World, eventually};
+pub(crate) use world::{BOUND, LEASE, Process, TOKEN, World, eventually};
