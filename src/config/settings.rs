@@ -101,7 +101,7 @@ pub enum UncertainPolicy {
 pub struct GenerateImageSettings {
     /// Cells in flight in one worker process.
     pub slots: usize,
-    /// Attempts that a round may make for one cell when the upstream says FAILURE or TIMEOUT.
+    /// New attempts of a cell and round: after FAILURE or TIMEOUT, and as often as the two policies may submit again.
     pub new_attempts: u32,
     /// When the answer to a submit is unknown.
     pub on_unknown_submit: UncertainPolicy,

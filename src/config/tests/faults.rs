@@ -14,7 +14,7 @@ pub(super) fn refused(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Vec
 const WRONG: [(&str, &str, &str); 54] = [
     ("DATABASE__MAX_CONNECTIONS", "many", "whole number"),
     ("DATABASE__MAX_CONNECTIONS", "-1", "whole number"),
-    ("DATABASE__MAX_CONNECTIONS", "0", "1 or more"),
+    ("DATABASE__MAX_CONNECTIONS", "2", "must be at least 3"),
     ("DATABASE__STALE_TIMEOUT", "never", "not a duration"),
     ("DATABASE__CONNECT_TIMEOUT", "0", "1ms or more"),
     ("QUEUE__BEAT", "0", "1ms or more"),
