@@ -23,12 +23,18 @@ const DIRECTORY: &str = "IMAGEMILL_IT_PRIVATE_DIRECTORY";
 const READY: &str = "holder has ";
 
 /// Not a test: this program run again, as another command that uses the server until its input ends.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "a helper of the other tests, which run it as a process"]
 async fn holder() {
     let Some(directory) = std::env::var_os(DIRECTORY) else {
         return;
     };
+    // A shell starts what runs in the background with this signal ignored: end by it all the same, without a word.
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
+    tokio::spawn(async move {
+        interrupt.recv().await;
+        std::process::exit(130);
+    });
     let directory = PathBuf::from(directory);
     let server = PrivateServer::acquire_with(Some(&directory), &small()).await.unwrap();
     execute(&server.url(), "select 1").await;
