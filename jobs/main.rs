@@ -28,8 +28,10 @@ use imagemill::{
 use secrecy::ExposeSecret as _;
 
 fn main() -> ExitCode {
-    // clap ends with code 2 on wrong usage.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     match run(cli) {
         Ok(code) => code,
         Err(failure) => {
@@ -37,6 +39,22 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Help and version as they are; wrong usage in one line, with exit code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // To print help that nobody reads any more is no failure of ours.
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.render().to_string();
+    let said = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let said = Failure::usage(said.collect::<Vec<_>>().join(" ").trim_start_matches("error: "));
+    let hint =
+        if text.contains("'<ID>'") { "an ID is a UUID, as `imagemill task list` shows it" } else { "see `imagemill --help`" };
+    eprintln!("imagemill: {}; {hint}", said.line());
+    said.exit_code()
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

@@ -113,13 +113,13 @@ async fn on_stage(stage: &Stage, simulator: &Simulator, options: &DemoOptions) -
     let definition = task_file::parse("the demo's task", TASK, &context.settings.limits)?;
     let plan = task_service::plan_task(&context.settings.limits, &definition)?;
     let leave = Leave::catch()?;
-    let created = task_service::create_task(context, actor, &definition).await?;
+    let created = task_service::create_task_alone(context, actor, &definition).await?;
     output::note(&format!(
         "a demo: {} cells against the simulator, on the private PostgreSQL, {} worker processes; nothing is paid for",
         created.total_images, options.workers
     ));
     let began = Instant::now();
-    let go_on = format!("`{} demo` begins anew", options.invocation);
+    let go_on = format!("`{} demo` begins anew; no worker takes what is left of this task", options.invocation);
     let run = Run { task: created.id, workers: options.workers, alone: true, go_on: &go_on };
     let task = tokio::select! {
         task = running::to_the_end(stage, leave, &run) => task?,

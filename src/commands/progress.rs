@@ -80,6 +80,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     samples: VecDeque<(Instant, u64)>,
     last_line: Option<(Instant, Snapshot)>,
+    last_reason: Option<String>,
 }
 
 impl Progress {
@@ -93,7 +94,7 @@ impl Progress {
             bar.set_style(style);
             bar
         });
-        Self { bar, samples: VecDeque::new(), last_line: None }
+        Self { bar, samples: VecDeque::new(), last_line: None, last_reason: None }
     }
 
     /// Shows these numbers.
@@ -114,6 +115,20 @@ impl Progress {
             output::note(&format!("{}/{}  {text}", snapshot.ended(), snapshot.total));
             self.last_line = Some((now, snapshot));
         }
+    }
+
+    /// Says why cells wait, whenever it is another reason than before.
+    pub fn waits_for(&mut self, reason: Option<String>) {
+        if reason.is_none() || reason == self.last_reason {
+            return;
+        }
+        let text =
+            format!("cells wait, and come again: {}", reason.as_deref().unwrap_or_default().replace(char::is_control, " "));
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => output::note(&text),
+        }
+        self.last_reason = reason;
     }
 
     /// Leaves the last numbers on the screen.
@@ -158,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
-        let mut progress = Progress { bar: None, samples: VecDeque::new(), last_line: None };
+        let mut progress = Progress { bar: None, samples: VecDeque::new(), last_line: None, last_reason: None };
         let began = Instant::now();
         assert_eq!(progress.rate(began, 0), None);
         let rates: Vec<Option<f64>> = (1..=60)

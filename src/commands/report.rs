@@ -41,6 +41,12 @@ impl From<ServiceError> for Failure {
             ServiceError::NotFound { what: "user", .. } => Self::failed(format_args!(
                 "{error}; `imagemill init-users` makes the first users, `imagemill user create` others"
             )),
+            ServiceError::NotFound { what: "task", .. } => {
+                Self::failed(format_args!("{error}; `imagemill task list --all` shows those that there are"))
+            }
+            ServiceError::NotAllowed { .. } => Self::failed(format_args!(
+                "{error}; act as somebody who has it (--as USER): `imagemill user list` shows who has which role"
+            )),
             _ => Self::failed(error),
         }
     }

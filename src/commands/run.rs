@@ -100,6 +100,7 @@ async fn on_stage(
     options: &RunOptions,
 ) -> Result<Summary, Failure> {
     let (context, actor) = (stage.session.context(), &stage.session.actor);
+    let mut leave = Leave::catch()?;
     if simulator.is_some() {
         let pictures = grouped(plan.total_images.into());
         output::note(&format!(
@@ -107,20 +108,20 @@ async fn on_stage(
         ));
     } else {
         let others = task_progress::count_open_cells(context, actor).await?;
-        agree(&configured.settings, plan, others, options.yes)?;
+        agree(&configured.settings, plan, others, options.yes, &mut leave).await?;
     }
-    let leave = Leave::catch()?;
-    let created = task_service::create_task(context, actor, definition).await?;
+    let created = if simulator.is_some() {
+        task_service::create_task_alone(context, actor, definition).await?
+    } else {
+        task_service::create_task(context, actor, definition).await?
+    };
     if !created.is_new {
         output::note("this task stood already, under the same idempotency key: nothing was enqueued");
     }
     output::note(&format!("task {}: {} cells, {} worker processes", created.id, created.total_images, options.workers));
     let (invocation, id) = (&options.invocation, created.id);
     let go_on = if simulator.is_some() {
-        format!(
-            "the simulator ended with it; task {id} keeps its open cells, which `{invocation} worker` would take to the \
-             configured upstream, and `{invocation} run` begins anew"
-        )
+        format!("the simulator ended with it; no worker takes the open cells of task {id}, and `{invocation} run` begins anew")
     } else {
         format!(
             "nothing is lost; `{invocation} worker --until-empty` goes on with what is left, `{invocation} task watch {id}` shows it"
@@ -134,7 +135,7 @@ async fn on_stage(
 }
 
 /// Says what will be paid for, and asks where it is much.
-fn agree(settings: &Settings, plan: &PlannedTask, others: i64, yes: bool) -> Result<(), Failure> {
+async fn agree(settings: &Settings, plan: &PlannedTask, others: i64, yes: bool, leave: &mut Leave) -> Result<(), Failure> {
     let own = i64::from(plan.total_images);
     let more = match others {
         0 => String::new(),
@@ -145,8 +146,18 @@ fn agree(settings: &Settings, plan: &PlannedTask, others: i64, yes: bool) -> Res
         return Ok(());
     }
     output::note("go on? [y/N]");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| Failure::failed(format_args!("standard input: {error}")))?;
+    let (sender, answered) = tokio::sync::oneshot::channel();
+    // On a thread of its own: a read that never ends must not keep the command from leaving in order.
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        // Whoever does not wait for the answer any more has left.
+        let _ = sender.send(io::stdin().read_line(&mut answer).map(|_| answer));
+    });
+    let answer = tokio::select! {
+        answer = answered => answer.map_err(Failure::failed)?,
+        () = leave.asked() => return Err(Failure::failed("stopped by a signal: nothing was created")),
+    };
+    let answer = answer.map_err(|error| Failure::failed(format_args!("standard input: {error}")))?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::failed("nothing was created; say --yes to go on without being asked")),

@@ -35,7 +35,8 @@ impl Leave {
         Ok(Self([catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?, catch(SignalKind::hangup())?]))
     }
 
-    async fn asked(&mut self) {
+    /// Waits until one of them comes.
+    pub(super) async fn asked(&mut self) {
         let [interrupt, terminate, hang_up] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -91,6 +92,7 @@ async fn watch(stage: &Stage, task: Uuid, workers: &mut Workers, progress: &mut 
             Ok(found) => {
                 answered = Instant::now();
                 progress.update(Snapshot::from(&found));
+                progress.waits_for(found.waits_for);
                 if found.task.status.is_terminal() {
                     return Ok(found.task);
                 }

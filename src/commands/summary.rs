@@ -21,6 +21,8 @@ pub(super) struct Summary {
     pub(super) seconds: f64,
     /// Where its pictures are.
     pub(super) pictures: PathBuf,
+    /// Completed cells whose picture is not there: only its URL is known.
+    pub(super) not_kept: i64,
     /// Where its workers' logs are.
     pub(super) logs: Option<PathBuf>,
     /// Commands that show more.
@@ -32,8 +34,10 @@ impl Summary {
     pub(super) async fn of(stage: &Stage, task: TaskRow, took: Duration, psql: &str) -> Result<Self, Failure> {
         let (context, actor) = (stage.session.context(), &stage.session.actor);
         let outcomes = task_progress::get_outcomes(context, actor, task.id).await?;
+        let not_kept = task_progress::count_not_kept(context, actor, task.id).await?;
         Ok(Self {
             outcomes,
+            not_kept,
             seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
             pictures: stage.pictures.join(task.id.to_string()),
             logs: stage.logs.clone(),
@@ -50,8 +54,12 @@ impl Summary {
             .iter()
             .map(|row| [row.status.to_string(), row.error_kind.clone().unwrap_or_else(|| "-".to_owned()), row.cells.to_string()]);
         let logs = self.logs.as_ref().map_or_else(|| "none".to_owned(), |logs| logs.display().to_string());
+        let not_kept = match self.not_kept {
+            0 => String::new(),
+            not_kept => format!(" ({not_kept} were not kept: the error of their cells says why)"),
+        };
         format!(
-            "task {} ({name}): {} after {} s\n\n{}\n\npictures  {}\nlogs      {logs}\n\nto see more\n  {}",
+            "task {} ({name}): {} after {} s\n\n{}\n\npictures  {}{not_kept}\nlogs      {logs}\n\nto see more\n  {}",
             self.task.id,
             self.task.status,
             self.seconds,

@@ -52,3 +52,31 @@ pub async fn count_in_flight(connection: &mut PgConnection, task_id: Uuid) -> Re
 pub async fn count_open(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select count(*) from imagemill.subtasks where completed_at is null").fetch_one(connection).await
 }
+
+/// Completed cells of a task whose picture was not kept.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn count_not_kept(connection: &mut PgConnection, task_id: Uuid) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select count(*) from imagemill.subtasks where task_id = $1 and status = 'completed' and result_file is null",
+    )
+    .bind(task_id)
+    .fetch_one(connection)
+    .await
+}
+
+/// Why the cell of a task that was put back last waits; none: no cell waits for a reason.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_waiting_reason(connection: &mut PgConnection, task_id: Uuid) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select error from imagemill.subtasks
+         where task_id = $1 and completed_at is null and status = 'pending' and error is not null
+         order by updated_at desc limit 1",
+    )
+    .bind(task_id)
+    .fetch_optional(connection)
+    .await
+}

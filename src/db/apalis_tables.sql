@@ -10,7 +10,7 @@ begin
     -- The claim of cells that nobody has begun, oldest first, by lane.
     if to_regclass('apalis.imagemill_jobs_pending') is null then
         create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
-            where status = 'Pending' and job_type like 'imagemill.%';
+            where status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone';
     end if;
     -- The same of one group: a call that runs one task's cells among a million others.
     if to_regclass('apalis.imagemill_jobs_pending_of_group') is null then
@@ -20,7 +20,7 @@ begin
     -- The claim takes cells with an open attempt before any other.
     if to_regclass('apalis.imagemill_jobs_resumed') is null then
         create index imagemill_jobs_resumed on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
-            where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume';
+            where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume' and not metadata ? 'alone';
     end if;
     -- What a worker holds: counted by its beat, put back by its rescuer.
     if to_regclass('apalis.imagemill_jobs_running') is null then

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    PgPool,
+    Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use thiserror::Error;
@@ -38,7 +38,7 @@ pub fn connect_options(url: &SecretString, name: &str) -> Result<PgConnectOption
 
 /// A refusal, with its place and without user and password.
 pub fn refused(options: &PgConnectOptions, source: sqlx::Error) -> ConnectError {
-    let place = format!("{}/{}", options.get_host(), options.get_database().unwrap_or_default());
+    let place = format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default());
     ConnectError::Refused { place, source }
 }
 
@@ -48,6 +48,10 @@ pub fn refused(options: &PgConnectOptions, source: sqlx::Error) -> ConnectError 
 /// [`ConnectError`].
 pub async fn connect(url: &SecretString, settings: &DatabaseSettings, name: &str) -> Result<PgPool, ConnectError> {
     let options = connect_options(url, name)?;
+    // Once by hand: a pool tries until its time is over, and then does not say why.
+    let first = tokio::time::timeout(settings.connect_timeout, PgConnection::connect_with(&options)).await;
+    let first = first.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)).map_err(|source| refused(&options, source))?;
+    first.close().await.map_err(|source| refused(&options, source))?;
     PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .idle_timeout(settings.stale_timeout)

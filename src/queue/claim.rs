@@ -50,7 +50,7 @@ const CLAIM: &str = claim_statement!(
               cross join lateral (
                   select id from apalis.jobs
                   where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume'
-                    and metadata -> 'lane' = wanted.lane and run_at <= now()
+                    and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and run_at <= now()
                   order by run_at, id limit $4
                   for update skip locked) as waiting
 ",
@@ -58,7 +58,7 @@ const CLAIM: &str = claim_statement!(
             cross join lateral (
                 select id, run_at from apalis.jobs
                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
-                  and metadata -> 'lane' = wanted.lane and run_at <= now()
+                  and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and run_at <= now()
                 order by run_at, id limit $4 - (select count(*) from resumed)
                 for update skip locked) as waiting
 "
@@ -163,6 +163,7 @@ pub(super) async fn next_due(pool: &PgPool, served: &Served) -> Result<Option<Du
          cross join lateral (
              select run_at from apalis.jobs
              where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'lane' = wanted.lane
+               and not metadata ? 'alone'
              order by run_at, id limit 1) as waiting"
     };
     let query = sqlx::query_scalar(statement).bind(&*served.queue).bind(&served.lanes);

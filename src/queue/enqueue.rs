@@ -15,6 +15,8 @@ pub struct Batch<'a> {
     pub group: &'a str,
     /// Whose they are.
     pub owner: &'a str,
+    /// Taken only by workers that were started for this group: no other may bring them to its own upstream.
+    pub is_alone: bool,
     /// One a job: its idempotency key.
     pub keys: Vec<String>,
     /// One a job: its lane; empty where the queue has none.
@@ -35,7 +37,8 @@ pub async fn enqueue(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
         "with added as (
              insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata, idempotency_key)
              select id, $1, payload, 'Pending', 0, 1, now(), 0,
-                    hstore(array['lane', 'group', 'owner'], array[lane, $2, $3]), key
+                    hstore(array['lane', 'group', 'owner'], array[lane, $2, $3])
+                        || case when $9 then hstore('alone', 'true') else ''::hstore end, key
              from unnest($4::text[], $5::bytea[], $6::text[], $7::text[]) as given (id, payload, lane, key)
              on conflict (job_type, idempotency_key) do nothing
              returning 1
@@ -52,14 +55,15 @@ pub async fn enqueue(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
     .bind(&batch.lanes)
     .bind(&batch.keys)
     .bind(WAKE_CHANNEL)
+    .bind(batch.is_alone)
     .fetch_one(connection)
     .await?;
     let added: i64 = sqlx::Row::try_get(&done, 0)?;
     Ok(added.unsigned_abs())
 }
 
-/// Whether any of our jobs is pending, those waiting for a retry included, or running, on whatever worker; of one group, if
-/// one is named, in these queues.
+/// Whether any of our jobs is pending, those waiting for a retry included, or running, on whatever worker, those that
+/// other groups keep alone left out; of one group, if one is named, in these queues.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -73,9 +77,11 @@ pub async fn any_open(connection: &mut PgConnection, queues: &[String], group: O
                         where metadata -> 'group' = $1)"
     } else {
         "select exists (select from (select 1 from apalis.jobs where status = 'Pending' and job_type like 'imagemill.%'
+                                                                 and not metadata ? 'alone'
                                      order by job_type, metadata -> 'lane', run_at, id limit 1) as pending)
-             or exists (select from (select 1 from apalis.jobs where status = 'Running' and job_type like 'imagemill.%'
-                                     order by lock_by limit 1) as running)"
+             or exists (select from (select metadata from apalis.jobs where status = 'Running' and job_type like 'imagemill.%'
+                                     order by lock_by) as running
+                        where not metadata ? 'alone')"
     };
     let query = sqlx::query_scalar(statement);
     let query = if let Some(group) = group { query.bind(group).bind(queues) } else { query };

@@ -173,6 +173,7 @@ pub(super) fn completion<'a>(task_id: Uuid, round: i32, group: &'a str, owner: &
         queue: CompleteTask::QUEUE,
         group,
         owner,
+        is_alone: false,
         keys: vec![CompleteTask::key(task_id, round)],
         lanes: vec![String::new()],
         payloads: vec![payload],

@@ -80,9 +80,31 @@ pub fn plan_task(limits: &LimitSettings, definition: &TaskDefinition) -> Result<
 /// # Errors
 /// See [`ServiceError`]; nothing is stored then.
 pub async fn create_task(context: &Context, actor: &Actor, definition: &TaskDefinition) -> Result<CreatedTask, ServiceError> {
+    create_and_commit(context, actor, definition, false).await
+}
+
+/// The same for a task that only workers started for it may take: a try against a simulator, whose cells no other worker
+/// may bring to a paid upstream.
+///
+/// # Errors
+/// See [`ServiceError`]; nothing is stored then.
+pub async fn create_task_alone(
+    context: &Context,
+    actor: &Actor,
+    definition: &TaskDefinition,
+) -> Result<CreatedTask, ServiceError> {
+    create_and_commit(context, actor, definition, true).await
+}
+
+async fn create_and_commit(
+    context: &Context,
+    actor: &Actor,
+    definition: &TaskDefinition,
+    is_alone: bool,
+) -> Result<CreatedTask, ServiceError> {
     let mut connection = context.pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    let created = create_task_in(&mut transaction, &context.settings.limits, actor, definition).await?;
+    let created = store(&mut transaction, &context.settings.limits, actor, definition, is_alone).await?;
     transaction.commit().await?;
     Ok(created)
 }
@@ -97,6 +119,16 @@ pub async fn create_task_in(
     limits: &LimitSettings,
     actor: &Actor,
     definition: &TaskDefinition,
+) -> Result<CreatedTask, ServiceError> {
+    store(connection, limits, actor, definition, false).await
+}
+
+async fn store(
+    connection: &mut PgConnection,
+    limits: &LimitSettings,
+    actor: &Actor,
+    definition: &TaskDefinition,
+    is_alone: bool,
 ) -> Result<CreatedTask, ServiceError> {
     let permission = if definition.priority() > 1 { Permission::CreateHighPriority } else { Permission::CreateLowPriority };
     actor.require(permission)?;
@@ -128,6 +160,7 @@ pub async fn create_task_in(
         queue: GenerateImage::QUEUE,
         group: &id.to_string(),
         owner: &actor.id.to_string(),
+        is_alone,
         keys: ids.iter().map(|id| GenerateImage::key(*id)).collect(),
         lanes: cells.iter().map(|cell| cell.lane.to_owned()).collect(),
         payloads: payloads.map_err(|error| ServiceError::Usage(error.to_string()))?,

@@ -26,6 +26,8 @@ pub struct TaskProgress {
     pub task: TaskRow,
     /// Cells with an open attempt.
     pub in_flight: i64,
+    /// Why the cell that was put back last waits, where one does.
+    pub waits_for: Option<String>,
 }
 
 /// How far a task is.
@@ -36,7 +38,8 @@ pub async fn get_progress(context: &Context, actor: &Actor, id: Uuid) -> Result<
     let task = task_service::get_task(context, actor, id).await?;
     let mut connection = context.pool.acquire().await?;
     let in_flight = task_outcomes::count_in_flight(&mut connection, id).await?;
-    Ok(TaskProgress { task, in_flight })
+    let waits_for = task_outcomes::get_waiting_reason(&mut connection, id).await?;
+    Ok(TaskProgress { task, in_flight, waits_for })
 }
 
 /// The cells of a task by state and kind of error, counted from their rows.
@@ -47,6 +50,16 @@ pub async fn get_outcomes(context: &Context, actor: &Actor, id: Uuid) -> Result<
     task_service::get_task(context, actor, id).await?;
     let mut connection = context.pool.acquire().await?;
     Ok(task_outcomes::get_by_task(&mut connection, id).await?)
+}
+
+/// Completed cells of a task whose picture was not kept.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn count_not_kept(context: &Context, actor: &Actor, id: Uuid) -> Result<i64, ServiceError> {
+    task_service::get_task(context, actor, id).await?;
+    let mut connection = context.pool.acquire().await?;
+    Ok(task_outcomes::count_not_kept(&mut connection, id).await?)
 }
 
 /// The ledger of a task's cells.

@@ -12,7 +12,7 @@ use crate::{
     queue::{self, Outcome, Settle},
 };
 
-pub use super::create_task::{CreatedTask, PlannedTask, create_task, create_task_in, plan_task};
+pub use super::create_task::{CreatedTask, PlannedTask, create_task, create_task_alone, create_task_in, plan_task};
 
 /// The hook of `imagemill.complete_task`.
 pub fn hook() -> Arc<dyn Settle> {

@@ -25,7 +25,7 @@ struct Source {
 /// The tracked files, and those that are about to be.
 fn files() -> Vec<String> {
     let listed = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .args(["ls-files", "-z", "--cached"])
         .current_dir(ROOT)
         .output()
         .ok()

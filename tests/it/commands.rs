@@ -59,9 +59,11 @@ async fn wrong_usage_wrong_input_and_wrong_settings_end_with_2() {
     ] {
         let (stdout, stderr) = ends_with(&world, &arguments, 2).await;
         assert!(stdout.is_empty() && !stderr.is_empty(), "{arguments:?}: {stdout}{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     }
     let (_, stderr) = ends_with(&world, &["--as", "tester", "task", "show", missing], 1).await;
-    assert_eq!(stderr, format!("imagemill: there is no task {missing}\n"));
+    let way_out = "`imagemill task list --all` shows those that there are";
+    assert_eq!(stderr, format!("imagemill: there is no task {missing}; {way_out}\n"));
     ends_with(&world, &["--as", "nobody", "task", "list"], 1).await;
 
     world.set("queue.lease", "a while");

@@ -170,3 +170,19 @@ async fn a_stock_apalis_queue_works_beside_ours() {
     assert_eq!(world.cells().await, "completed: 5");
     assert_eq!(world.number("select count(*) from apalis.jobs where job_type = 'stock'").await, 3);
 }
+
+/// A try against a simulator leaves cells behind when it is cut short: no worker may bring them to its own upstream.
+#[tokio::test]
+async fn a_task_that_is_kept_alone_is_taken_only_by_workers_started_for_it() {
+    let world = World::new().await;
+    let kept = task_service::create_task_alone(&world.context, &world.actor, &world.definition(3)).await.expect("create");
+    world.create(2).await;
+    // It takes the other task's cells, and ends: nothing is left that it may take.
+    world.drain().await;
+    assert_eq!(world.cells().await, "completed: 2, pending: 3");
+    assert_eq!(world.simulator.stats().arrivals, 2);
+    let mut own = world.worker(&["--until-empty", "--task", &kept.id.to_string()]);
+    assert!(own.wait().await.success(), "{}", own.log());
+    assert_eq!(world.cells().await, "completed: 5");
+    world.assert_settled().await;
+}
