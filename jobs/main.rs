@@ -96,7 +96,7 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
         Command::Worker(arguments) => return worker(arguments, loaded).await,
         Command::Simulate(arguments) => {
             let json = json || arguments.json;
-            commands::simulate::simulate(arguments.options(), json).await.map_err(Failure::failed)?;
+            commands::simulate::simulate(arguments.options(), json).await?;
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
         Command::User(command) => {
@@ -206,7 +206,7 @@ fn start_logs(command: &Command, settings: &LogSettings) -> Result<LogGuard, Fai
         Command::Worker(arguments) if !arguments.with_parent => logs::start(settings),
         _ => logs::start_quietly(settings),
     };
-    started.map_err(Failure::failed)
+    Ok(started?)
 }
 
 /// How this program was called, for commands that people can copy.

@@ -2,7 +2,8 @@
 
 use std::{fmt::Display, process::ExitCode};
 
-use crate::services::error::ServiceError;
+use super::{logs::LogError, simulate::SimulateError};
+use crate::{services::error::ServiceError, simulator::SimulatorError};
 
 /// A command that did not do what it was asked for.
 #[derive(Debug)]
@@ -30,6 +31,24 @@ impl Failure {
     /// The code.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
+    }
+}
+
+impl From<SimulateError> for Failure {
+    fn from(error: SimulateError) -> Self {
+        match error {
+            SimulateError::Simulator(SimulatorError::Options(_)) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Filter { .. } => Self::usage(error),
+            _ => Self::failed(error),
+        }
     }
 }
 
