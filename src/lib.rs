@@ -43,6 +43,8 @@
 
 pub mod app;
 #[cfg(feature = "cli")]
+mod canvas;
+#[cfg(feature = "cli")]
 pub mod commands;
 pub mod config;
 pub mod crud;

@@ -1,14 +1,10 @@
 //! The grid of a task's pictures as one PNG.
 
-use std::{
-    convert::Infallible,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use embedded_graphics::{
-    Drawable, Pixel,
-    draw_target::DrawTarget,
-    geometry::{OriginDimensions, Point, Size},
+    Drawable,
+    geometry::Point,
     mono_font::{MonoTextStyle, ascii::FONT_6X10},
     pixelcolor::{Rgb888, RgbColor},
     text::{Baseline, Text},
@@ -16,7 +12,7 @@ use embedded_graphics::{
 use image::{ImageReader, Rgb, RgbImage, imageops::FilterType};
 use thiserror::Error;
 
-use crate::crud::subtasks::SubtaskRow;
+use crate::{canvas::Canvas, crud::subtasks::SubtaskRow};
 
 /// Pixels of a picture's longer side, of the space around it, and of the line below it.
 const SIDE: u32 = 160;
@@ -92,8 +88,6 @@ fn columns(axes: &[usize]) -> usize {
     if columns == 1 { MOST_COLUMNS } else { columns }
 }
 
-struct Canvas(RgbImage);
-
 impl Canvas {
     /// Fits a picture into its place.
     fn place(&mut self, picture: &RgbImage, left: u32, top: u32) {
@@ -117,27 +111,6 @@ impl Canvas {
         let place = Point::new(left.cast_signed(), top.cast_signed());
         // A canvas in memory takes every pixel.
         let _ = Text::with_baseline(&fitting, place, style, Baseline::Top).draw(self);
-    }
-}
-
-impl OriginDimensions for Canvas {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
-        for Pixel(Point { x, y }, colour) in pixels {
-            let inside = u32::try_from(x).ok().zip(u32::try_from(y).ok());
-            if let Some(pixel) = inside.and_then(|(x, y)| self.0.get_pixel_mut_checked(x, y)) {
-                *pixel = Rgb([colour.r(), colour.g(), colour.b()]);
-            }
-        }
-        Ok(())
     }
 }
 

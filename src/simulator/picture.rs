@@ -1,11 +1,10 @@
 //! Small pictures that say what was asked for.
 
-use std::{convert::Infallible, io::Cursor};
+use std::io::Cursor;
 
 use embedded_graphics::{
-    Drawable, Pixel,
-    draw_target::DrawTarget,
-    geometry::{OriginDimensions, Point, Size},
+    Drawable,
+    geometry::Point,
     mono_font::{MonoTextStyle, ascii::FONT_5X8},
     pixelcolor::{Rgb888, RgbColor},
     text::{Baseline, Text},
@@ -15,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::job;
+use crate::canvas::Canvas;
 
 /// A picture that could not be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -104,32 +104,6 @@ fn wrap(text: &str, letters: usize) -> Vec<String> {
         lines.push(line);
     }
     lines
-}
-
-struct Canvas(RgbImage);
-
-impl OriginDimensions for Canvas {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
-        for Pixel(point, colour) in pixels {
-            let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else {
-                continue;
-            };
-            // What falls off the edge is cut off.
-            if let Some(pixel) = self.0.get_pixel_mut_checked(x, y) {
-                *pixel = Rgb([colour.r(), colour.g(), colour.b()]);
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
