@@ -20,6 +20,9 @@ use crate::{
 /// How often is looked.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often is asked why cells wait, which reads all that are open.
+const REASON_EVERY: Duration = Duration::from_secs(2);
+
 /// A database that does not answer for so long is not waited for.
 const DATABASE_PATIENCE: Duration = Duration::from_mins(2);
 
@@ -85,6 +88,7 @@ pub(super) async fn to_the_end(stage: &Stage, mut leave: Leave, run: &Run<'_>) -
 async fn watch(stage: &Stage, task: Uuid, workers: &mut Workers, progress: &mut Progress) -> Result<TaskRow, Failure> {
     let (context, actor) = (stage.session.context(), &stage.session.actor);
     let mut answered = Instant::now();
+    let mut asked = Instant::now();
     loop {
         // Before the task is looked at: workers end when nothing is left, so an open task seen after that is a finding.
         let all_ended = workers.look_after().map_err(Failure::failed)?;
@@ -92,12 +96,19 @@ async fn watch(stage: &Stage, task: Uuid, workers: &mut Workers, progress: &mut 
             Ok(found) => {
                 answered = Instant::now();
                 progress.update(Snapshot::from(&found));
-                progress.waits_for(found.waits_for);
                 if found.task.status.is_terminal() {
                     return Ok(found.task);
                 }
                 if all_ended {
                     workers.go_on().map_err(Failure::failed)?;
+                }
+                if asked.elapsed() >= REASON_EVERY {
+                    asked = Instant::now();
+                    match task_progress::get_waiting_reason(context, actor, task).await {
+                        Ok(reason) => progress.waits_for(reason),
+                        // The next look at the task says whether the database is away.
+                        Err(error) => tracing::warn!(%error, "why cells wait cannot be seen just now"),
+                    }
                 }
             }
             // Workers wait for a database that is away; so does this.

@@ -97,7 +97,8 @@ async fn close_attempt(connection: &mut PgConnection, job: &Job, outcome: &Outco
     if let Some(end) = &outcome.attempt {
         let closed = ledger::close(connection, cell, end, outcome.error_kind).await?;
         // An answer that came late, to the worker that had lost the claim, may have closed it meanwhile: its id is evidence.
-        let came_late = end.state == AttemptState::Unknown
+        let came_late = !closed
+            && end.state == AttemptState::Unknown
             && matches!(ledger::last_attempt(connection, cell).await?, Some((AttemptState::Abandoned, true)));
         if !closed && !came_late && end.ordinal.is_some() {
             return Err(QueueError::Ledger { cell, message: format!("its attempt {end:?} is not open") });

@@ -37,7 +37,7 @@ struct Found {
     row: RunRow,
     open: Option<OpenAttempt>,
     history: History,
-    /// State of the last attempt, and whether its upstream's id is known.
+    /// Of a cell that is `processing` without an open attempt: the state of its last one, and whether its upstream's id is known.
     last: Option<(AttemptState, bool)>,
 }
 
@@ -71,7 +71,9 @@ async fn load(context: &Context, cell: Uuid) -> Result<Option<Found>, QueueError
     let Some(row) = subtasks::get_to_run(&mut connection, cell).await? else { return Ok(None) };
     let open = ledger::open_attempt(&mut connection, cell).await?;
     let history = ledger::history(&mut connection, cell, row.round).await?;
-    let last = ledger::last_attempt(&mut connection, cell).await?;
+    // Asked only where it matters: most cells that are run are pending.
+    let was_closed_elsewhere = open.is_none() && row.status == Status::Processing;
+    let last = if was_closed_elsewhere { ledger::last_attempt(&mut connection, cell).await? } else { None };
     Ok(Some(Found { row, open, history, last }))
 }
 
@@ -114,7 +116,9 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
             return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
         }
     }
-    let body = match body_of(&row) {
+    // A cell that is polled on sends none, and must not fail for one either: it is paid for.
+    let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row) };
+    let body = match body {
         Ok(body) => body,
         Err(error) => return Outcome::internal(error),
     };

@@ -26,8 +26,6 @@ pub struct TaskProgress {
     pub task: TaskRow,
     /// Cells with an open attempt.
     pub in_flight: i64,
-    /// Why the cell that was put back last waits, where one does.
-    pub waits_for: Option<String>,
 }
 
 /// How far a task is.
@@ -38,8 +36,7 @@ pub async fn get_progress(context: &Context, actor: &Actor, id: Uuid) -> Result<
     let task = task_service::get_task(context, actor, id).await?;
     let mut connection = context.pool.acquire().await?;
     let in_flight = task_outcomes::count_in_flight(&mut connection, id).await?;
-    let waits_for = task_outcomes::get_waiting_reason(&mut connection, id).await?;
-    Ok(TaskProgress { task, in_flight, waits_for })
+    Ok(TaskProgress { task, in_flight })
 }
 
 /// The cells of a task by state and kind of error, counted from their rows.
@@ -50,6 +47,16 @@ pub async fn get_outcomes(context: &Context, actor: &Actor, id: Uuid) -> Result<
     task_service::get_task(context, actor, id).await?;
     let mut connection = context.pool.acquire().await?;
     Ok(task_outcomes::get_by_task(&mut connection, id).await?)
+}
+
+/// Why the cell of a task that was put back last waits; none: none does. It reads every open cell: ask it now and then.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn get_waiting_reason(context: &Context, actor: &Actor, id: Uuid) -> Result<Option<String>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.pool.acquire().await?;
+    Ok(task_outcomes::get_waiting_reason(&mut connection, id).await?)
 }
 
 /// Completed cells of a task whose picture was not kept.
