@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{claim, engine::Engine, enqueue, job::Job};
+use super::{claim, engine::Engine, enqueue, fault, job::Job};
 
 /// Least pause before a job is asked for again that is due and could not be taken.
 const PASSED_OVER: Duration = Duration::from_millis(20);
@@ -60,6 +60,9 @@ impl Engine {
             }
             other => other?,
         };
+        if !jobs.is_empty() {
+            fault::point(fault::CLAIM_COMMITTED);
+        }
         let taken = jobs.len();
         let mut unsent = Vec::new();
         for job in jobs {

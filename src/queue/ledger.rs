@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{error::QueueError, job::Job, outcome::AttemptEnd, settle::Settle};
+use super::{error::QueueError, fault, job::Job, outcome::AttemptEnd, settle::Settle};
 
 /// State of an attempt (design, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
@@ -127,6 +127,7 @@ pub async fn begin(pool: &PgPool, hook: &dyn Settle, job: &Job, submit: &Submit<
     .await?;
     hook.open_group(&mut transaction, job, &group).await?;
     transaction.commit().await?;
+    fault::point(fault::LEDGER_COMMITTED);
     Ok(Some(ordinal))
 }
 
@@ -169,6 +170,7 @@ pub async fn accepted(
         .await?
         .rows_affected();
     transaction.commit().await?;
+    fault::point(fault::ACCEPTED_COMMITTED);
     match (held, rows) {
         (true, 1) => Ok(Evidence::Accepted),
         (true, _) => {

@@ -12,6 +12,7 @@ mod engine;
 mod enqueue;
 mod error;
 mod execute;
+pub mod fault;
 mod incarnation;
 mod job;
 pub mod ledger;

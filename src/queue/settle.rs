@@ -9,6 +9,7 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 
 use super::{
     error::QueueError,
+    fault,
     job::Job,
     ledger::{self, AttemptState, Submit},
     outcome::{AttemptEnd, Outcome, Verdict},
@@ -88,7 +89,9 @@ pub async fn settle(pool: &PgPool, hook: &dyn Settle, job: &Job, outcome: &Outco
     close_attempt(&mut transaction, job, outcome).await?;
     hook.settle_group(&mut transaction, job, outcome, &moved).await?;
     acknowledge(&mut transaction, job, outcome).await?;
+    fault::point(fault::SETTLE_UNCOMMITTED);
     transaction.commit().await?;
+    fault::point(fault::SETTLE_COMMITTED);
     Ok(Settled::Written)
 }
 

@@ -21,7 +21,7 @@ pub use token::{TokenError, TokenSource};
 use tokio::time::Instant;
 pub use wait::{Accepted, PollEnd};
 
-use crate::queue::{JobTokens, QueueError};
+use crate::queue::{JobTokens, QueueError, fault};
 
 /// What stands between the two calls: the ledger.
 #[async_trait]
@@ -152,10 +152,11 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
     // No token drops a POST that is out: only the end of the grace does.
     let answer = tokio::select! {
         biased;
-        answer = submit::submit(params.client, params.lane, params.body, Some(&request_id)) => answer,
+        answer = fault::during(fault::POST_ON_THE_WIRE, submit::submit(params.client, params.lane, params.body, Some(&request_id))) => answer,
         () = params.journal.give_up() => return Err(MadeImage::GivenUp),
     };
     drop(permit);
+    fault::point(fault::ANSWER_RECEIVED);
     let SubmitAnswer::Accepted { status, upstream_id } = answer else {
         return Err(MadeImage::NotAccepted(answer));
     };

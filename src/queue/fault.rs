@@ -1,0 +1,92 @@
+//! Places at which a test may end this process: what a crash at the worst moment does is seen only by crashing there.
+//!
+//! Compiled in with the feature `faults` only, which the tests switch on; without it each of these is nothing.
+//! `IMAGEMILL_FAULT_POINT=ledger_committed:3` ends the process, as by `kill -9`, when it passes that place the third time.
+
+/// After a claim was committed, before anything is done with its jobs.
+pub const CLAIM_COMMITTED: &str = "claim_committed";
+/// After the rows of a group of submits were committed, before any of their POSTs.
+pub const LEDGER_COMMITTED: &str = "ledger_committed";
+/// While a POST is out.
+pub const POST_ON_THE_WIRE: &str = "post_on_the_wire";
+/// After the answer to a POST, before its id is written.
+pub const ANSWER_RECEIVED: &str = "answer_received";
+/// After the ids of a group were committed.
+pub const ACCEPTED_COMMITTED: &str = "accepted_committed";
+/// After the last statement of a group's settle, before its COMMIT.
+pub const SETTLE_UNCOMMITTED: &str = "settle_uncommitted";
+/// After a group's settle was committed.
+pub const SETTLE_COMMITTED: &str = "settle_committed";
+
+/// Every place.
+pub const POINTS: [&str; 7] = [
+    CLAIM_COMMITTED,
+    LEDGER_COMMITTED,
+    POST_ON_THE_WIRE,
+    ANSWER_RECEIVED,
+    ACCEPTED_COMMITTED,
+    SETTLE_UNCOMMITTED,
+    SETTLE_COMMITTED,
+];
+
+/// Ends the process here, if that was ordered.
+pub(crate) fn point(name: &str) {
+    #[cfg(feature = "faults")]
+    armed::pass(name);
+    #[cfg(not(feature = "faults"))]
+    let _ = name;
+}
+
+/// Ends the process while this future is under way, if that was ordered: some time after it began and before it ended.
+pub(crate) async fn during<F: Future>(name: &str, future: F) -> F::Output {
+    #[cfg(feature = "faults")]
+    if armed::counts(name) {
+        let mut future = std::pin::pin!(future);
+        tokio::select! {
+            _ = &mut future => {}
+            () = tokio::time::sleep(armed::MOMENT) => {}
+        }
+        armed::end();
+    }
+    let _ = name;
+    future.await
+}
+
+#[cfg(feature = "faults")]
+mod armed {
+    use std::{
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
+        time::Duration,
+    };
+
+    /// Long enough for a request to be on its way, short beside any answer that a test makes slow.
+    pub(super) const MOMENT: Duration = Duration::from_millis(20);
+
+    static ORDER: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let order = std::env::var("IMAGEMILL_FAULT_POINT").ok()?;
+        let (name, passing) = order.split_once(':')?;
+        Some((name.to_owned(), passing.parse().ok()?))
+    });
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    /// Counts a passing; whether it is the one that was ordered.
+    pub(super) fn counts(name: &str) -> bool {
+        matches!(&*ORDER, Some((ordered, passing)) if ordered == name && PASSED.fetch_add(1, Ordering::AcqRel) + 1 == *passing)
+    }
+
+    pub(super) fn pass(name: &str) {
+        if counts(name) {
+            end();
+        }
+    }
+
+    /// As by `kill -9`: nothing is tidied up.
+    pub(super) fn end() -> ! {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // The signal comes before the call returns.
+        std::process::abort()
+    }
+}
