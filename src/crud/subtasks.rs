@@ -1,7 +1,6 @@
 //! `imagemill.subtasks`: the cells.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::{PgConnection, prelude::FromRow};
 use uuid::Uuid;
 
@@ -103,17 +102,15 @@ pub async fn insert(connection: &mut PgConnection, task_id: Uuid, ids: &[Uuid], 
     Ok(done.rows_affected())
 }
 
-/// Everything that is needed to run a cell.
+/// Everything that is needed to run a cell, but its task's prompts.
 #[derive(Debug, Clone, FromRow)]
 pub struct RunRow {
+    /// Itself.
+    pub id: Uuid,
     /// Its task.
     pub task_id: Uuid,
-    /// Its owner.
-    pub user_id: Uuid,
     /// The task's round.
     pub round: i32,
-    /// The task's prompts as given.
-    pub prompts: Value,
     /// Whether cancel was asked for, of it or of its task.
     pub is_cancel_requested: bool,
     /// 0-based ordinal.
@@ -142,21 +139,21 @@ pub struct RunRow {
     pub lumina_step: Option<i32>,
 }
 
-/// Loads a cell to be run.
+/// Loads cells to be run.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn get_to_run(connection: &mut PgConnection, id: Uuid) -> Result<Option<RunRow>, sqlx::Error> {
+pub async fn get_to_run(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<RunRow>, sqlx::Error> {
     sqlx::query_as(
-        "select s.task_id, t.user_id, t.round, t.prompts,
+        "select s.id, s.task_id, t.round,
                 s.cancel_requested_at is not null or t.cancel_requested_at is not null as is_cancel_requested,
                 s.cell, s.variable_indices, s.lane, s.status, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
                 s.lumina_model_name, s.lumina_cfg, s.lumina_step
          from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
-         where s.id = $1",
+         where s.id = any ($1)",
     )
-    .bind(id)
-    .fetch_optional(connection)
+    .bind(ids)
+    .fetch_all(connection)
     .await
 }
 
@@ -200,23 +197,24 @@ pub async fn get_pending_subtasks(
     .await
 }
 
-/// Its ledger row is about to be written: pending becomes processing. Returns its task; none: it is not pending, or its end
-/// was asked for.
+/// The ledger rows of these cells are about to be written: pending becomes processing. Returns each with its task; one that
+/// is not pending, or whose end was asked for, is left out. To be given in the order of the ids, as everybody locks them.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn begin_attempt(connection: &mut PgConnection, id: Uuid, request_sha256: &str) -> Result<Option<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(
+pub async fn begin_attempts(connection: &mut PgConnection, cells: &[(Uuid, &str)]) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+    sqlx::query_as(
         "update imagemill.subtasks s
-         set status = 'processing', attempt_count = attempt_count + 1, request_sha256 = $2, error = null,
+         set status = 'processing', attempt_count = attempt_count + 1, request_sha256 = given.sha256, error = null,
              started_at = coalesce(started_at, now()), updated_at = now()
-         where id = $1 and status = 'pending' and cancel_requested_at is null
+         from unnest($1::uuid[], $2::text[]) as given (id, sha256)
+         where s.id = given.id and status = 'pending' and cancel_requested_at is null
            and not exists (select from imagemill.tasks t where t.id = s.task_id and t.cancel_requested_at is not null)
-         returning task_id",
+         returning s.id, s.task_id",
     )
-    .bind(id)
-    .bind(request_sha256)
-    .fetch_optional(connection)
+    .bind(cells.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(cells.iter().map(|(_, sha256)| (*sha256).to_owned()).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await
 }
 
@@ -250,88 +248,96 @@ pub struct Picture<'a> {
 /// # Errors
 /// What PostgreSQL says.
 pub async fn set_result(connection: &mut PgConnection, id: Uuid, picture: &Picture<'_>) -> Result<Option<Move>, sqlx::Error> {
+    Ok(set_results(connection, &[(id, *picture)]).await?.pop())
+}
+
+/// The same for many, to be given in the order of the ids. Returns those that were processing.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn set_results(connection: &mut PgConnection, pictures: &[(Uuid, Picture<'_>)]) -> Result<Vec<Move>, sqlx::Error> {
+    macro_rules! column {
+        ($picture:ident => $value:expr) => {
+            pictures.iter().map(|(_, $picture)| $value).collect::<Vec<_>>()
+        };
+    }
     sqlx::query_as(
-        "update imagemill.subtasks
-         set status = 'completed', result = $2, result_file = $3, result_sha256 = $4, error_kind = null, error = $5,
-             completed_at = now(), updated_at = now()
-         where id = $1 and status = 'processing'
+        "update imagemill.subtasks s
+         set status = 'completed', result = given.url, result_file = given.file, result_sha256 = given.sha256,
+             error_kind = null, error = given.note, completed_at = now(), updated_at = now()
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) as given (id, url, file, sha256, note)
+         where s.id = given.id and status = 'processing'
          returning task_id, 'processing' as from_status, status as to_status",
     )
-    .bind(id)
-    .bind(picture.url)
-    .bind(picture.file)
-    .bind(picture.sha256)
-    .bind(picture.note)
-    .fetch_optional(connection)
+    .bind(pictures.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(column!(picture => picture.url.to_owned()))
+    .bind(column!(picture => picture.file.map(str::to_owned)))
+    .bind(column!(picture => picture.sha256.map(str::to_owned)))
+    .bind(column!(picture => picture.note.map(str::to_owned)))
+    .fetch_all(connection)
     .await
 }
 
-/// Fails an open cell. None: it had ended already.
+/// How an open cell ends without a picture.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending<'a> {
+    /// Why it failed; none: it is cancelled.
+    pub kind: Option<ErrorKind>,
+    /// Why, in words.
+    pub error: Option<&'a str>,
+}
+
+/// Fails or cancels open cells, to be given in the order of the ids. Returns those that had not ended already.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn fail(
-    connection: &mut PgConnection,
-    id: Uuid,
-    kind: ErrorKind,
-    error: Option<&str>,
-) -> Result<Option<Move>, sqlx::Error> {
-    end(connection, id, Status::Failed, Some(kind), error).await
-}
-
-/// Cancels an open cell. None: it had ended already.
-///
-/// # Errors
-/// What PostgreSQL says.
-pub async fn cancel(connection: &mut PgConnection, id: Uuid, error: Option<&str>) -> Result<Option<Move>, sqlx::Error> {
-    end(connection, id, Status::Cancelled, None, error).await
-}
-
-async fn end(
-    connection: &mut PgConnection,
-    id: Uuid,
-    status: Status,
-    kind: Option<ErrorKind>,
-    error: Option<&str>,
-) -> Result<Option<Move>, sqlx::Error> {
+pub async fn end(connection: &mut PgConnection, endings: &[(Uuid, Ending<'_>)]) -> Result<Vec<Move>, sqlx::Error> {
     sqlx::query_as(
-        "with before as (
-             select id, status from imagemill.subtasks where id = $1 and status in ('pending', 'processing') for update
+        "with given as (
+             select * from unnest($1::uuid[], $2::text[], $3::text[]) as given (id, kind, error)
+         ), before as materialized (
+             select s.id, s.status from imagemill.subtasks s join given on given.id = s.id
+             where s.status in ('pending', 'processing') order by s.id for update of s
          )
          update imagemill.subtasks s
-         set status = $2, error_kind = $3, error = $4, completed_at = now(), updated_at = now()
-         from before where s.id = before.id
+         set status = case when given.kind is null then 'cancelled' else 'failed' end, error_kind = given.kind,
+             error = given.error, completed_at = now(), updated_at = now()
+         from before join given on given.id = before.id where s.id = before.id
          returning s.task_id, before.status as from_status, s.status as to_status",
     )
-    .bind(id)
-    .bind(status.as_str())
-    .bind(kind.map(ErrorKind::as_str))
-    .bind(error)
-    .fetch_optional(connection)
+    .bind(endings.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(endings.iter().map(|(_, ending)| ending.kind.map(|kind| kind.as_str().to_owned())).collect::<Vec<_>>())
+    .bind(endings.iter().map(|(_, ending)| ending.error.map(str::to_owned)).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await
 }
 
-/// A cell goes back to pending: turned away, not sent, or a new attempt that a policy allows. `uncounted` takes the attempt
-/// out of `attempt_count` again. Nothing where it is not processing.
+/// How a cell goes back to pending.
+#[derive(Debug, Clone, Copy)]
+pub struct Return<'a> {
+    /// Takes its attempt out of `attempt_count` again.
+    pub is_uncounted: bool,
+    /// Why, in words.
+    pub error: Option<&'a str>,
+}
+
+/// Cells go back to pending: turned away, not sent, or a new attempt that a policy allows. To be given in the order of the
+/// ids. Returns those that were processing.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn put_back(
-    connection: &mut PgConnection,
-    id: Uuid,
-    uncounted: bool,
-    error: Option<&str>,
-) -> Result<Option<Move>, sqlx::Error> {
+pub async fn put_back(connection: &mut PgConnection, returns: &[(Uuid, Return<'_>)]) -> Result<Vec<Move>, sqlx::Error> {
     sqlx::query_as(
-        "update imagemill.subtasks
-         set status = 'pending', attempt_count = attempt_count - $2, error = $3, updated_at = now()
-         where id = $1 and status = 'processing'
+        "update imagemill.subtasks s
+         set status = 'pending', attempt_count = attempt_count - given.uncounted, error = given.error, updated_at = now()
+         from unnest($1::uuid[], $2::integer[], $3::text[]) as given (id, uncounted, error)
+         where s.id = given.id and status = 'processing'
          returning task_id, 'processing' as from_status, status as to_status",
     )
-    .bind(id)
-    .bind(i32::from(uncounted))
-    .bind(error)
-    .fetch_optional(connection)
+    .bind(returns.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(returns.iter().map(|(_, cell)| i32::from(cell.is_uncounted)).collect::<Vec<_>>())
+    .bind(returns.iter().map(|(_, cell)| cell.error.map(str::to_owned)).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await
 }
 

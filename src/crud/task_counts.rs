@@ -21,25 +21,39 @@ impl Counts {
     }
 }
 
-/// Moves the counts by a difference; returns them as they then are. The row stays locked until the transaction ends: of two
-/// settles of last cells the second sees the first.
+/// Moves the counts of tasks by differences. Returns the tasks of which all cells have ended then. The rows stay locked until
+/// the transaction ends: of two settles of last cells the second sees the first.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn move_by(connection: &mut PgConnection, task_id: Uuid, change: Counts) -> Result<Counts, sqlx::Error> {
-    sqlx::query_as(
-        "update imagemill.task_counts
-         set completed_subtasks = completed_subtasks + $2,
-             failed_subtasks = failed_subtasks + $3,
-             cancelled_subtasks = cancelled_subtasks + $4
-         where task_id = $1
-         returning completed_subtasks, failed_subtasks, cancelled_subtasks",
+pub async fn move_by(connection: &mut PgConnection, changes: &[(Uuid, Counts)]) -> Result<Vec<Uuid>, sqlx::Error> {
+    macro_rules! column {
+        ($change:ident => $value:expr) => {
+            changes.iter().map(|(_, $change)| $value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query_scalar(
+        "with given as (
+             select * from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[])
+                           as given (task_id, completed, failed, cancelled)
+         ), locked as materialized (
+             select c.task_id from imagemill.task_counts c join given using (task_id) order by c.task_id for update of c
+         ), moved as (
+             update imagemill.task_counts c
+             set completed_subtasks = completed_subtasks + given.completed,
+                 failed_subtasks = failed_subtasks + given.failed,
+                 cancelled_subtasks = cancelled_subtasks + given.cancelled
+             from given where c.task_id = given.task_id and c.task_id in (select task_id from locked)
+             returning c.task_id, completed_subtasks + failed_subtasks + cancelled_subtasks as ended
+         )
+         select moved.task_id from moved join imagemill.tasks t on t.id = moved.task_id
+         where moved.ended >= t.total_images",
     )
-    .bind(task_id)
-    .bind(change.completed_subtasks)
-    .bind(change.failed_subtasks)
-    .bind(change.cancelled_subtasks)
-    .fetch_one(connection)
+    .bind(changes.iter().map(|(task_id, _)| *task_id).collect::<Vec<_>>())
+    .bind(column!(change => change.completed_subtasks))
+    .bind(column!(change => change.failed_subtasks))
+    .bind(column!(change => change.cancelled_subtasks))
+    .fetch_all(connection)
     .await
 }
 

@@ -167,19 +167,31 @@ pub async fn get_all(connection: &mut PgConnection, limit: i64) -> Result<Vec<Ta
         .await
 }
 
-/// The first attempt of a task was written: it is processing. Nothing where it is already.
+/// First attempts of tasks were written: they are processing. Nothing where they are already.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn begin_processing(connection: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
+pub async fn begin_processing(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update imagemill.tasks set status = 'processing', started_at = coalesce(started_at, now()), updated_at = now()
-         where id = $1 and status = 'pending'",
+        "with begun as materialized (
+             select id from imagemill.tasks where id = any ($1) and status = 'pending' order by id for update
+         )
+         update imagemill.tasks t
+         set status = 'processing', started_at = coalesce(started_at, now()), updated_at = now()
+         from begun where t.id = begun.id and status = 'pending'",
     )
-    .bind(id)
+    .bind(ids)
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The prompts of tasks, as given.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_prompts(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<(Uuid, Value)>, sqlx::Error> {
+    sqlx::query_as("select id, prompts from imagemill.tasks where id = any ($1)").bind(ids).fetch_all(connection).await
 }
 
 /// From one state to another, along an edge of the state diagram (design, section 6) and if it still is in the first. False:

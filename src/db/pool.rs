@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Connection as _, PgConnection, PgPool,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use thiserror::Error;
@@ -33,7 +33,8 @@ pub enum ConnectError {
 /// [`ConnectError::Url`].
 pub fn connect_options(url: &SecretString, name: &str) -> Result<PgConnectOptions, ConnectError> {
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| ConnectError::Url)?;
-    Ok(options.application_name(name))
+    // What is slow is said by whoever asked, and not with the whole statement.
+    Ok(options.application_name(name).disable_statement_logging())
 }
 
 /// A refusal, with its place and without user and password.

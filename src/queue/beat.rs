@@ -32,6 +32,7 @@ impl LastBeat {
 /// What one beat found.
 struct Beat {
     alive: bool,
+    running: i64,
     others: Vec<(String, DateTime<Utc>)>,
 }
 
@@ -46,12 +47,13 @@ pub(super) fn start(shared: Arc<Shared>, options: PgConnectOptions) -> Result<Jo
                 shared.fail("the beat has no runtime");
             }
         })
-        .map_err(QueueError::Thread)
+        .map_err(|error| QueueError::Thread(Arc::new(error)))
 }
 
 async fn run(shared: &Arc<Shared>, options: &PgConnectOptions) {
     let mut watch = rescue::Watch::default();
     let mut connection: Option<PgConnection> = None;
+    let mut differed = false;
     let mut ticks_before = None;
     let mut interval = tokio::time::interval(shared.options.beat);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -69,7 +71,11 @@ async fn run(shared: &Arc<Shared>, options: &PgConnectOptions) {
         }
         let sent = clock::now();
         // A statement that hangs is an outage: two beats are given to it, well within the lease.
-        let done = tokio::time::timeout(shared.options.beat * 2, once(shared, options, &mut connection, &mut watch, sent)).await;
+        let done = tokio::time::timeout(
+            shared.options.beat * 2,
+            once(shared, options, &mut connection, &mut watch, &mut differed, sent),
+        )
+        .await;
         match done {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -91,6 +97,7 @@ async fn once(
     options: &PgConnectOptions,
     kept: &mut Option<PgConnection>,
     watch: &mut rescue::Watch,
+    differed: &mut bool,
     sent: Duration,
 ) -> Result<(), sqlx::Error> {
     if kept.is_none() {
@@ -105,6 +112,13 @@ async fn once(
         return Ok(());
     }
     shared.last_beat.succeeded(sent);
+    // Once may be a claim or a settle that is under way; twice running is compared by the claimer.
+    let differs = usize::try_from(beat.running).unwrap_or_default() != shared.held_now();
+    if differs && *differed {
+        shared.reconcile.store(true, Ordering::Release);
+        shared.wake.tell();
+    }
+    *differed = differs;
     for (dead, last_seen) in watch.look(beat.others, sent, clock::now(), shared.options.lease) {
         // None: it lives after all, or somebody else was first.
         if let Some(jobs) = rescue::rescue(connection, &dead, last_seen, &name).await? {
@@ -131,6 +145,5 @@ async fn beat(connection: &mut PgConnection, name: &str) -> Result<Beat, sqlx::E
     .bind(incarnation::WORKER_TYPE)
     .fetch_one(connection)
     .await?;
-    tracing::trace!(worker = %name, running, "beat");
-    Ok(Beat { alive, others: names.into_iter().zip(seen).collect() })
+    Ok(Beat { alive, running, others: names.into_iter().zip(seen).collect() })
 }

@@ -1,10 +1,10 @@
 //! The claim: as many jobs as there are free slots, straight to `Running`, each with the number of its claim.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
-use super::{job::Job, slots::Slots, tokens::JobTokens};
+use super::{error::QueueError, job::Job, slots::Slots, tokens::JobTokens, transaction};
 
 /// One queue as this process serves it.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(super) struct Served {
     pub(super) slots: Arc<Slots>,
 }
 
-/// id, payload, number of the claim, key, whether an attempt is open.
-type ClaimedRow = (String, Vec<u8>, i32, Option<String>, bool);
+/// id, payload, number of the claim, key, whether an attempt is open, crashes.
+type ClaimedRow = (String, Vec<u8>, i32, Option<String>, bool, i32);
 
 macro_rules! claim_statement {
     (resumed: $resumed:literal, fresh: $fresh:literal) => {
@@ -39,7 +39,8 @@ macro_rules! claim_statement {
              update apalis.jobs as job
              set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
              from picked where job.id = picked.id
-             returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume'"
+             returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
+                       coalesce((job.metadata -> 'crashes')::integer, 0)"
         )
     };
 }
@@ -50,7 +51,8 @@ const CLAIM: &str = claim_statement!(
               cross join lateral (
                   select id from apalis.jobs
                   where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume'
-                    and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and run_at <= now()
+                    and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary'
+                    and run_at <= now()
                   order by run_at, id limit $4
                   for update skip locked) as waiting
 ",
@@ -58,7 +60,8 @@ const CLAIM: &str = claim_statement!(
             cross join lateral (
                 select id, run_at from apalis.jobs
                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
-                  and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and run_at <= now()
+                  and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary'
+                    and run_at <= now()
                 order by run_at, id limit $4 - (select count(*) from resumed)
                 for update skip locked) as waiting
 "
@@ -69,55 +72,94 @@ const CLAIM_OF_GROUP: &str = claim_statement!(
     resumed: "select id from (
                   select id from apalis.jobs
                   where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume'
-                    and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and run_at <= now()
+                    and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and not metadata ? 'solitary'
+                    and run_at <= now()
                   order by run_at, id limit $4
                   for update skip locked) as waiting
 ",
     fresh: "select id from (
                 select id, run_at from apalis.jobs
                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
-                  and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and run_at <= now()
+                  and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and not metadata ? 'solitary'
+                    and run_at <= now()
                 order by run_at, id limit $4 - (select count(*) from resumed)
                 for update skip locked) as waiting
 "
 );
 
-/// Claims up to the number of free slots. Cells with an open attempt come before any other; then the oldest.
+/// Claims up to so many. Cells with an open attempt come before any other; then the oldest.
 ///
 /// Limits, pauses, turns and budgets of the lanes belong here, under the lanes' row locks (design, section 8).
-pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>) -> Result<Vec<Job>, sqlx::Error> {
-    let wanted = i64::try_from(served.slots.free()).unwrap_or(i64::MAX);
+pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>, wanted: usize) -> Result<Vec<Job>, QueueError> {
     if wanted == 0 {
         return Ok(Vec::new());
     }
-    let statement = if served.group.is_some() { CLAIM_OF_GROUP } else { CLAIM };
-    let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(wanted);
-    let query = if let Some(group) = &served.group { query.bind(group) } else { query };
-    let rows: Vec<ClaimedRow> = query.fetch_all(pool).await?;
-    let mut jobs: Vec<(bool, Job)> = rows.into_iter().map(|row| (row.4, held(served, worker, row))).collect();
-    jobs.sort_by(|left, right| right.0.cmp(&left.0).then_with(|| left.1.id.cmp(&right.1.id)));
-    Ok(jobs.into_iter().map(|(_, job)| job).collect())
+    let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+    let rows = transaction::bounded(pool, async |connection| {
+        let statement = if served.group.is_some() { CLAIM_OF_GROUP } else { CLAIM };
+        let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(wanted);
+        let query = if let Some(group) = &served.group { query.bind(group) } else { query };
+        Ok(query.fetch_all(connection).await?)
+    });
+    let rows: Vec<ClaimedRow> = rows.await?;
+    let mut jobs: Vec<Job> = rows.into_iter().map(|row| held(served, worker, row)).collect();
+    jobs.sort_by(|left, right| right.is_resumed.cmp(&left.is_resumed).then_with(|| left.id.cmp(&right.id)));
+    Ok(jobs)
+}
+
+/// Claims one job that is to be alone in its process, since it may be what ended others.
+pub(super) async fn claim_solitary(pool: &PgPool, served: &Served, worker: &Arc<str>) -> Result<Option<Job>, QueueError> {
+    let row: Option<ClaimedRow> = transaction::bounded(pool, async |connection| {
+        let query = sqlx::query_as(
+            "with picked as (
+                 select id from apalis.jobs
+                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary'
+                   and metadata -> 'lane' = any ($3) and run_at <= now()
+                   and case when $4::text is null then not metadata ? 'alone' else metadata -> 'group' = $4 end
+                 order by run_at, id limit 1
+                 for update skip locked
+             )
+             update apalis.jobs as job
+             set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
+             from picked where job.id = picked.id
+             returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
+                       coalesce((job.metadata -> 'crashes')::integer, 0)",
+        )
+        .bind(&*served.queue)
+        .bind(&**worker)
+        .bind(&served.lanes)
+        .bind(&served.group);
+        Ok(query.fetch_optional(connection).await?)
+    })
+    .await?;
+    Ok(row.map(|row| held(served, worker, row)))
 }
 
 /// Puts back jobs that were claimed and not begun.
-pub(super) async fn put_back(pool: &PgPool, worker: &str, jobs: &[Job]) -> Result<(), sqlx::Error> {
-    let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
-    let claims: Vec<i32> = jobs.iter().map(|job| job.claim).collect();
-    sqlx::query(
-        "update apalis.jobs as job set status = 'Pending', lock_by = null, lock_at = null
-         from unnest($2::text[], $3::integer[]) as mine (id, claim)
-         where job.id = mine.id and job.lock_by = $1 and job.attempts = mine.claim and job.status = 'Running'",
-    )
-    .bind(worker)
-    .bind(ids)
-    .bind(claims)
-    .execute(pool)
-    .await?;
-    Ok(())
+pub(super) async fn put_back(pool: &PgPool, jobs: &[Job]) -> Result<(), QueueError> {
+    transaction::bounded(pool, async |connection| {
+        sqlx::query(
+            "with mine as (
+                 select job.id from apalis.jobs job
+                 join unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) on given.id = job.id
+                 where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
+                 order by job.id for update of job
+             )
+             update apalis.jobs as job set status = 'Pending', lock_by = null, lock_at = null
+             from mine where job.id = mine.id",
+        )
+        .bind(jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|job| job.worker.to_string()).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|job| job.claim).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Claims one job by its key, if it is due and nobody holds it.
-pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>, key: &str) -> Result<Option<Job>, sqlx::Error> {
+pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>, key: &str) -> Result<Option<Job>, QueueError> {
     let row: Option<ClaimedRow> = sqlx::query_as(
         "with picked as (
              select id from apalis.jobs
@@ -127,7 +169,8 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
          update apalis.jobs as job
          set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
          from picked where job.id = picked.id
-         returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume'",
+         returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
+                   coalesce((job.metadata -> 'crashes')::integer, 0)",
     )
     .bind(&*served.queue)
     .bind(&**worker)
@@ -137,37 +180,61 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
     Ok(row.map(|row| held(served, worker, row)))
 }
 
-fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, _): ClaimedRow) -> Job {
+fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed, crashes): ClaimedRow) -> Job {
     Job {
         key: key.unwrap_or_else(|| id.clone()),
         id,
         queue: Arc::clone(&served.queue),
-        payload,
+        payload: payload.into(),
         claim,
+        crashes,
+        is_resumed,
         worker: Arc::clone(worker),
         tokens: JobTokens::default(),
         _slot: Arc::new(served.slots.take()),
     }
 }
 
-/// How long until the next job that waits for its time is due; none: nothing waits.
-pub(super) async fn next_due(pool: &PgPool, served: &Served) -> Result<Option<Duration>, sqlx::Error> {
-    let statement = if served.group.is_some() {
-        "select extract(epoch from run_at - now())::float8 from apalis.jobs
-         where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%'
-           and metadata -> 'group' = $3 and metadata -> 'lane' = any ($2)
-         order by run_at, id limit 1"
-    } else {
-        "select extract(epoch from min(run_at) - now())::float8
-         from unnest($2::text[]) as wanted (lane)
-         cross join lateral (
-             select run_at from apalis.jobs
-             where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'lane' = wanted.lane
-               and not metadata ? 'alone'
-             order by run_at, id limit 1) as waiting"
-    };
-    let query = sqlx::query_scalar(statement).bind(&*served.queue).bind(&served.lanes);
-    let query = if let Some(group) = &served.group { query.bind(group) } else { query };
-    let seconds: Option<Option<f64>> = query.fetch_optional(pool).await?;
-    Ok(seconds.flatten().map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
+/// What waits in a queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    /// How long until the next job that anybody may take is due.
+    pub(super) due: Option<Duration>,
+    /// Whether one waits that is to be alone.
+    pub(super) has_solitary: bool,
+}
+
+/// What waits in these queues, by queue, in one statement.
+pub(super) async fn waiting(pool: &PgPool, served: &[&Served]) -> Result<HashMap<String, Waiting>, QueueError> {
+    let rows: Vec<(String, Option<f64>, bool)> = transaction::bounded(pool, async |connection| {
+        // One row a queue and lane. The same group stands behind every queue of an engine that has one.
+        let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
+        let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
+        let group = served.iter().find_map(|served| served.group.clone());
+        let next = if group.is_some() {
+            "select run_at from apalis.jobs
+             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'group' = $3
+               and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'
+             order by run_at, id limit 1"
+        } else {
+            "select run_at from apalis.jobs
+             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
+               and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary' and $3::text is null
+             order by run_at, id limit 1"
+        };
+        let statement = format!(
+            "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
+                    exists (select from apalis.jobs
+                            where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
+                              and metadata ? 'solitary' and run_at <= now())
+             from unnest($1::text[], $2::text[]) as wanted (queue, lane)
+             left join lateral ({next}) as next on true
+             group by wanted.queue"
+        );
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);
+        Ok(query.fetch_all(connection).await?)
+    })
+    .await?;
+    let due = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+    Ok(rows.into_iter().map(|(queue, seconds, has_solitary)| (queue, Waiting { due: seconds.map(due), has_solitary })).collect())
 }

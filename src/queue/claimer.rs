@@ -1,62 +1,131 @@
 //! The one claimer of a process: it takes what there is, up to the free slots, and waits to be woken.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{claim, engine::Engine, enqueue, fault, job::Job};
+use super::{
+    claim::{self, Served},
+    engine::Engine,
+    enqueue,
+    error::QueueError,
+    fault, group,
+    job::Job,
+    reconcile,
+};
 
 /// Least pause before a job is asked for again that is due and could not be taken.
 const PASSED_OVER: Duration = Duration::from_millis(20);
+/// So much rarer is the look into the tables while notifications come.
+const RARER: u32 = 10;
+
+type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
+
+/// What the claimer knows of one queue.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// More may be due than was taken: there were no more slots.
+    has_more: bool,
+    /// When the next job is due that waits for its time.
+    due: Option<Instant>,
+    /// One waits that is to be alone.
+    has_solitary: bool,
+}
 
 impl Engine {
     /// Claims until the engine stops.
-    pub(super) async fn claim_for_ever(self, senders: HashMap<&'static str, mpsc::UnboundedSender<Job>>) {
+    pub(super) async fn claim_for_ever(self, senders: Senders) {
         let shared = &self.shared;
         let mut trouble = Duration::ZERO;
+        let mut known: HashMap<&'static str, Known> =
+            senders.keys().map(|queue| (*queue, Known { has_more: true, due: None, has_solitary: false })).collect();
+        let mut last_look = Instant::now();
+        shared.wake.look();
         while !self.is_stopping() {
-            let mut wait = shared.options.poll_interval;
-            let mut failed = false;
-            // One claim a queue and pass, so that no backlog of cells keeps a completion waiting.
-            for (queue, sender) in &senders {
-                match self.claim_queue(queue, sender).await {
-                    Ok(next) => wait = wait.min(next),
-                    Err(error) => {
-                        tracing::warn!(%error, queue, "could not claim");
-                        failed = true;
-                    }
-                }
+            let began = Instant::now();
+            let rare = if shared.listening.load(Ordering::Acquire) { RARER } else { 1 };
+            let interval = shared.options.poll_interval * rare;
+            let is_due = known.values().any(|known| known.due.is_some_and(|due| due <= began));
+            let look = shared.wake.take_look() || is_due || began >= last_look + interval;
+            if look {
+                last_look = began;
             }
-            trouble =
-                if failed { (trouble * 2).clamp(Duration::from_millis(100), Duration::from_secs(5)) } else { Duration::ZERO };
+            let passed = self.pass(&senders, &mut known, look).await;
+            if let Err(error) = &passed {
+                tracing::warn!(%error, "could not claim");
+                // An answer may have been lost, and with it what was claimed.
+                shared.reconcile.store(true, Ordering::Release);
+                shared.wake.look();
+            }
+            trouble = if passed.is_err() {
+                (trouble * 2).clamp(Duration::from_millis(100), Duration::from_secs(5))
+            } else {
+                Duration::ZERO
+            };
             if !senders.is_empty() && self.is_finished().await {
                 self.begin_stop();
                 break;
             }
+            let due = known.values().filter_map(|known| known.due).min();
+            let next = due.map_or(last_look + interval, |due| due.min(last_look + interval));
             tokio::select! {
-                () = shared.wake.notified(), if trouble.is_zero() => {}
-                () = tokio::time::sleep(wait.max(trouble)) => {}
+                () = shared.wake.told(), if trouble.is_zero() => {
+                    // Slots become free in groups: who asks at the first of them takes one job.
+                    tokio::select! {
+                        () = tokio::time::sleep_until(began + group::COMPANY) => {}
+                        () = shared.stop.cancelled() => {}
+                    }
+                }
+                () = tokio::time::sleep_until(next.max(Instant::now() + trouble)) => {}
                 () = shared.stop.cancelled() => {}
             }
         }
         // The senders go with this function: each backend then sees the end of its jobs.
     }
 
-    /// Takes what there is, up to the free slots; returns how long until something may be due.
-    async fn claim_queue(&self, queue: &'static str, sender: &mpsc::UnboundedSender<Job>) -> Result<Duration, sqlx::Error> {
+    /// One claim a queue, so that no backlog of cells keeps a completion waiting.
+    async fn pass(&self, senders: &Senders, known: &mut HashMap<&'static str, Known>, look: bool) -> Result<(), QueueError> {
         let shared = &self.shared;
-        let Some(served) = self.served.get(queue) else { return Ok(shared.options.poll_interval) };
-        let free = served.slots.free();
-        if free == 0 {
-            // A freed slot wakes the claimer.
-            return Ok(shared.options.poll_interval);
+        if shared.reconcile.load(Ordering::Acquire) {
+            reconcile::reconcile(shared).await?;
         }
+        let mut took_less = look;
+        for (queue, sender) in senders {
+            let (Some(served), Some(known)) = (self.served.get(queue), known.get_mut(queue)) else { continue };
+            let free = served.slots.free();
+            if free == 0 || !(look || known.has_more) {
+                known.has_more |= look;
+                continue;
+            }
+            let taken = self.claim_queue(served, sender, free).await?;
+            known.has_more = taken == free;
+            took_less |= !known.has_more;
+        }
+        if took_less {
+            self.see_what_waits(known).await?;
+        }
+        for (queue, sender) in senders {
+            if known.get(queue).is_some_and(|known| known.has_solitary)
+                && let Some(served) = self.served.get(queue)
+                && served.slots.free() > 0
+            {
+                self.claim_solitary(served, sender).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what there is, up to the free slots; returns how much.
+    async fn claim_queue(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>, free: usize) -> Result<usize, QueueError> {
+        let shared = &self.shared;
         let worker = shared.incarnation();
-        let jobs = match claim::claim(&shared.pool, served, &worker).await {
-            Err(sqlx::Error::Database(error)) if error.constraint() == Some("fk_worker_lock_by") => {
+        let jobs = match claim::claim(&shared.pool, served, &worker, free).await {
+            Err(QueueError::Database(error))
+                if error.as_database_error().and_then(|error| error.constraint()) == Some("fk_worker_lock_by") =>
+            {
                 // Our row is gone. The next beat finds it so and takes a new name.
                 tracing::warn!("the claim failed on the foreign key: this worker was found dead");
-                return Ok(shared.options.beat);
+                return Ok(0);
             }
             other => other?,
         };
@@ -64,6 +133,13 @@ impl Engine {
             fault::point(fault::CLAIM_COMMITTED);
         }
         let taken = jobs.len();
+        self.give(sender, jobs).await?;
+        Ok(taken)
+    }
+
+    /// Hands jobs to the worker of their queue.
+    async fn give(&self, sender: &mpsc::UnboundedSender<Job>, jobs: Vec<Job>) -> Result<(), QueueError> {
+        let shared = &self.shared;
         let mut unsent = Vec::new();
         for job in jobs {
             shared.hold(&job);
@@ -72,17 +148,58 @@ impl Engine {
                 unsent.push(job);
             }
         }
-        if !unsent.is_empty() {
-            // Whoever took this queue's jobs has ended.
-            self.fail("the worker of a queue has ended");
-            claim::put_back(&shared.pool, &worker, &unsent).await?;
+        if unsent.is_empty() {
+            return Ok(());
         }
-        if taken == free {
-            return Ok(Duration::ZERO);
+        // Whoever took this queue's jobs has ended.
+        self.fail("the worker of a queue has ended");
+        claim::put_back(&shared.pool, &unsent).await
+    }
+
+    /// A job that may be what ended others runs alone: nothing else is claimed until it has ended, and it does not begin
+    /// before what runs here has ended.
+    async fn claim_solitary(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>) -> Result<(), QueueError> {
+        let shared = &self.shared;
+        let Some(job) = claim::claim_solitary(&shared.pool, served, &shared.incarnation()).await? else { return Ok(()) };
+        tracing::warn!(job = %job.id, key = %job.key, crashes = job.crashes, "claimed alone: workers ended while they held it");
+        shared.hold(&job);
+        let left = tokio::select! {
+            () = self.until_used(1) => false,
+            () = shared.stop.cancelled() => true,
+        };
+        shared.release(&job);
+        if left {
+            return claim::put_back(&shared.pool, &[job]).await;
         }
-        let next = claim::next_due(&shared.pool, served).await?.unwrap_or(shared.options.poll_interval);
-        // What is due and was passed over is locked by somebody: do not ask for it without a pause.
-        Ok(if taken == 0 { next.max(PASSED_OVER) } else { next })
+        self.give(sender, vec![job]).await?;
+        tokio::select! {
+            () = self.until_used(0) => {}
+            () = shared.stop.cancelled() => {}
+        }
+        // What came meanwhile was not looked for.
+        shared.wake.look();
+        Ok(())
+    }
+
+    async fn see_what_waits(&self, known: &mut HashMap<&'static str, Known>) -> Result<(), QueueError> {
+        let served: Vec<&Served> = known.keys().filter_map(|queue| self.served.get(queue)).collect();
+        if served.is_empty() {
+            return Ok(());
+        }
+        let waiting = claim::waiting(&self.shared.pool, &served).await?;
+        let now = Instant::now();
+        for (queue, known) in known {
+            let waiting = waiting.get(*queue);
+            known.has_solitary = waiting.is_some_and(|waiting| waiting.has_solitary);
+            known.due = match waiting.and_then(|waiting| waiting.due) {
+                // It waits for a slot, not for its time.
+                Some(_) if known.has_more => None,
+                // What is due and was passed over is locked by somebody: do not ask for it without a pause.
+                Some(due) => Some(now + due.max(PASSED_OVER)),
+                None => None,
+            };
+        }
+        Ok(())
     }
 
     async fn is_finished(&self) -> bool {

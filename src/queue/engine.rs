@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +25,8 @@ use super::{
     settle::Settle,
     shared::Shared,
     slots::Slots,
+    wake::Wake,
+    writers::{Writers, WritersByQueue},
 };
 
 /// Time to write what is left once the grace is over.
@@ -37,8 +39,10 @@ pub struct EngineOptions {
     pub beat: Duration,
     /// A worker that was watched without a beat for so long is dead.
     pub lease: Duration,
-    /// How often to look for work when nothing wakes the claimer.
+    /// How often to look for work when nothing wakes the claimer; a tenth as often while notifications come.
     pub poll_interval: Duration,
+    /// Wake by LISTEN/NOTIFY as well.
+    pub listen: bool,
     /// End when no job of ours (of this group, if one is named) is pending or running.
     pub until_empty: Option<UntilEmpty>,
 }
@@ -72,6 +76,7 @@ pub struct Engine {
     pub(super) shared: Arc<Shared>,
     pub(super) served: Arc<HashMap<&'static str, Served>>,
     receivers: Arc<Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Job>>>>,
+    writers: Arc<WritersByQueue>,
     beat: Arc<Mutex<Option<JoinHandle<()>>>>,
     claimer: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
 }
@@ -87,18 +92,18 @@ impl Engine {
         let registered_at = clock::now();
         incarnation::register(&mut connection, &name).await?;
         drop(connection);
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
+        let mut writers = HashMap::new();
         let mut served = HashMap::new();
         let mut receivers = HashMap::new();
         let mut senders = HashMap::new();
-        let mut hooks = HashMap::new();
         for queue in queues {
             let (sender, receiver) = mpsc::unbounded_channel();
             if queue.claimed {
                 senders.insert(queue.name, sender);
             }
             receivers.insert(queue.name, receiver);
-            hooks.insert(queue.name, queue.hook);
+            writers.insert(queue.name, Writers::start(&pool, &queue.hook));
             let slots = Slots::new(queue.slots, Arc::clone(&wake));
             served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, group: queue.group, slots });
         }
@@ -112,8 +117,9 @@ impl Engine {
             ticks: AtomicU64::new(0),
             incarnation: RwLock::new(Arc::clone(&name)),
             held: Mutex::default(),
-            hooks,
             failed: AtomicBool::new(false),
+            reconcile: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
             pool,
         });
         shared.last_beat.succeeded(registered_at);
@@ -122,6 +128,7 @@ impl Engine {
             shared,
             served: Arc::new(served),
             receivers: Arc::new(Mutex::new(receivers)),
+            writers: Arc::new(writers),
             beat: Arc::new(Mutex::new(Some(beat))),
             claimer: Arc::default(),
         };
@@ -175,12 +182,9 @@ impl Engine {
         self.shared.grace_over.cancelled().await;
     }
 
-    /// The hook of a queue.
-    ///
-    /// # Errors
-    /// [`QueueError::UnknownQueue`].
-    pub fn hook(&self, queue: &str) -> Result<&dyn Settle, QueueError> {
-        self.shared.hooks.get(queue).map(AsRef::as_ref).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))
+    /// The writers of a queue.
+    pub(super) fn writers(&self, queue: &str) -> Result<&Writers, QueueError> {
+        self.writers.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))
     }
 
     /// The pool.
@@ -254,9 +258,14 @@ impl Engine {
     }
 
     async fn idle(&self) {
-        while !self.is_idle() {
+        self.until_used(0).await;
+    }
+
+    /// Waits until no more than so many slots are in use.
+    pub(super) async fn until_used(&self, used: usize) {
+        while self.served.values().map(|served| served.slots.used()).sum::<usize>() > used {
             tokio::select! {
-                () = self.shared.wake.notified() => {}
+                () = self.shared.wake.told() => {}
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }

@@ -1,13 +1,18 @@
 //! What can go wrong in the queue.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
-/// An error of the queue engine.
-#[derive(Debug, Error)]
+/// An error of the queue engine. It can be cloned, since one transaction writes for many jobs: each of them is told.
+#[derive(Debug, Clone, Error)]
 pub enum QueueError {
     /// PostgreSQL refused, or is away.
     #[error("the queue's database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
+    /// A transaction was not answered in time. Its connection is closed; whether it was committed is not known.
+    #[error("the queue's database did not answer within {0:?}")]
+    TimedOut(std::time::Duration),
     /// The hook of a queue refused.
     #[error("settling {queue} {key}: {message}")]
     Hook {
@@ -23,7 +28,7 @@ pub enum QueueError {
     UnknownQueue(String),
     /// The thread of the beat could not be started.
     #[error("the beat's thread did not start: {0}")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] Arc<std::io::Error>),
     /// The ledger has no such open attempt: a fault of ours.
     #[error("cell {cell}: {message}")]
     Ledger {
@@ -32,21 +37,48 @@ pub enum QueueError {
         /// What does not fit.
         message: String,
     },
+    /// The engine has ended, and with it what writes.
+    #[error("the engine has ended")]
+    Ended,
 }
 
-/// Whether PostgreSQL refused this for its content: trying again cannot help.
-pub(super) fn is_refused(error: &QueueError) -> bool {
-    match error {
-        QueueError::Database(sqlx::Error::Database(error)) => {
-            // Class 22: data exception; class 23: integrity constraint violation; class 42: what we wrote is not SQL here.
-            error.code().is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class)))
+impl From<sqlx::Error> for QueueError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl QueueError {
+    /// PostgreSQL's code for it, where it said one.
+    fn code(&self) -> Option<String> {
+        match self {
+            Self::Database(error) => error.as_database_error()?.code().map(Into::into),
+            _ => None,
         }
-        QueueError::Database(
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) | sqlx::Error::TypeNotFound { .. },
-        )
-        | QueueError::Hook { .. }
-        | QueueError::UnknownQueue(_)
-        | QueueError::Ledger { .. } => true,
-        QueueError::Database(_) | QueueError::Thread(_) => false,
+    }
+
+    /// Whether it was refused for its content: trying again cannot help.
+    pub(super) fn is_refused(&self) -> bool {
+        match self {
+            Self::Database(error) => match &**error {
+                // Class 22: data exception; class 23: integrity constraint violation; class 42: what we wrote is not SQL here.
+                sqlx::Error::Database(error) => {
+                    error.code().is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class)))
+                }
+                sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::Encode(_)
+                | sqlx::Error::TypeNotFound { .. } => true,
+                _ => false,
+            },
+            Self::Hook { .. } | Self::UnknownQueue(_) | Self::Ledger { .. } | Self::Ended => true,
+            Self::TimedOut(_) | Self::Thread(_) => false,
+        }
+    }
+
+    /// Whether two transactions were in each other's way: the same once more, at once.
+    pub(super) fn is_conflict(&self) -> bool {
+        // Deadlock detected, serialization failure.
+        self.code().is_some_and(|code| code == "40P01" || code == "40001")
     }
 }

@@ -1,16 +1,17 @@
 //! Running one claimed job: its handler is spawned, its panic caught, its outcome settled.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::atomic::Ordering, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::FutureExt as _;
 
 use super::{
     engine::Engine,
-    error::{QueueError, is_refused},
+    error::QueueError,
     job::Job,
+    ledger::{Acceptance, Evidence, Submit},
     outcome::Outcome,
-    settle::{self, Settled},
+    settle::Settled,
 };
 
 impl Engine {
@@ -22,6 +23,12 @@ impl Engine {
     {
         let engine = self.clone();
         tokio::spawn(async move {
+            if job.is_crash_loop() {
+                tracing::error!(job = %job.id, key = %job.key, crashes = job.crashes, "it ended its process again and again");
+                engine.settle_until_written(&job, Outcome::crash_loop(job.crashes)).await;
+                engine.shared.release(&job);
+                return;
+            }
             let outcome = match tokio::spawn(handler).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
@@ -41,35 +48,61 @@ impl Engine {
     async fn settle_until_written(&self, job: &Job, mut outcome: Outcome) {
         let mut delays = backoff();
         loop {
-            let settled = match self.hook(&job.queue) {
-                Ok(hook) => settle::settle(self.pool(), hook, job, &outcome).await,
+            let settled = match self.writers(&job.queue) {
+                Ok(writers) => writers.settle(job, outcome.clone()).await,
                 Err(error) => Err(error),
             };
             match settled {
-                Ok(Settled::Written | Settled::WrittenBefore) => return,
+                Ok(Settled::Written | Settled::WrittenBefore) => {
+                    if outcome.verdict.is_to_run_again() {
+                        // Its time is known to the table only.
+                        self.shared.wake.look();
+                    }
+                    return;
+                }
                 Ok(Settled::LeaseLost) => {
                     tracing::warn!(job = %job.id, key = %job.key, claim = job.claim, "the claim was lost: another worker goes on");
                     return;
                 }
-                Err(error) if is_refused(&error) && outcome.error_kind != Some(super::outcome::INTERNAL) => {
+                Err(error) if error.is_refused() && outcome.error_kind != Some(super::outcome::INTERNAL) => {
                     tracing::error!(job = %job.id, key = %job.key, %error, "its outcome cannot be written");
                     outcome = Outcome::internal(format!("its outcome could not be written: {error}"));
                 }
-                Err(error) if is_refused(&error) => {
+                Err(error) if error.is_refused() => {
                     // Not even that: the job stays Running until this worker leaves, and the log says why.
                     tracing::error!(job = %job.id, key = %job.key, %error, "its end cannot be written");
                     return;
                 }
                 Err(error) => {
+                    // Whether it was written is not known; the same once more will tell.
+                    self.shared.reconcile.store(true, Ordering::Release);
                     let delay = delays.next().unwrap_or(Duration::from_secs(5));
-                    tracing::warn!(job = %job.id, key = %job.key, %error, "not settled yet; trying again in {delay:?}");
+                    tracing::debug!(job = %job.id, key = %job.key, %error, "not settled yet; trying again in {delay:?}");
                     tokio::time::sleep(delay).await;
                 }
             }
         }
     }
 
-    /// Repeats a write of the ledger until it stands: PostgreSQL may be away for a while.
+    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
+    /// the claim is lost.
+    ///
+    /// # Errors
+    /// See [`QueueError`]. Whether the row stands is then not known: the settle of the job closes it as `not_sent`.
+    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
+        self.writers(&job.queue)?.begin(job, submit).await
+    }
+
+    /// Commits the upstream's id, before the first poll; repeats it until it stands.
+    ///
+    /// # Errors
+    /// What PostgreSQL refuses for its content, or any error once the grace is over.
+    pub async fn accepted(&self, job: &Job, acceptance: Acceptance) -> Result<Evidence, QueueError> {
+        let writers = self.writers(&job.queue)?;
+        self.persist(|| writers.accepted(job, acceptance.clone())).await
+    }
+
+    /// Repeats a read or a write until it is done: PostgreSQL may be away for a while.
     ///
     /// # Errors
     /// What PostgreSQL refuses for its content, or any error once the grace is over.
@@ -81,9 +114,9 @@ impl Engine {
         let mut delays = backoff();
         loop {
             match write().await {
-                Err(error) if !is_refused(&error) && !self.shared.grace_over.is_cancelled() => {
+                Err(error) if !error.is_refused() && !self.shared.grace_over.is_cancelled() => {
                     let delay = delays.next().unwrap_or(Duration::from_secs(5));
-                    tracing::warn!(%error, "not written yet; trying again in {delay:?}");
+                    tracing::debug!(%error, "not done yet; trying again in {delay:?}");
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
                         () = self.shared.grace_over.cancelled() => {}

@@ -1,11 +1,16 @@
 //! A claimed job, and the fence that every write for it carries.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{slots::Slot, tokens::JobTokens};
+
+/// So many crashes without progress, and a job is claimed alone.
+pub(super) const SOLITARY: i32 = 3;
+/// So many, and it fails.
+const CRASH_LOOP: i32 = 5;
 
 /// A job that this process holds.
 #[derive(Debug, Clone)]
@@ -17,9 +22,13 @@ pub struct Job {
     /// Idempotency key: the cell's id, or `task:round`.
     pub key: String,
     /// As enqueued.
-    pub payload: Vec<u8>,
+    pub payload: Arc<[u8]>,
     /// Number of this claim.
     pub claim: i32,
+    /// Rescues of it that found no progress in its ledger since the one before.
+    pub crashes: i32,
+    /// Whether an attempt was open when it was put back.
+    pub is_resumed: bool,
     /// The incarnation that claimed it.
     pub worker: Arc<str>,
     /// What ends its waiting early.
@@ -34,19 +43,35 @@ impl Job {
         Uuid::parse_str(&self.key).ok()
     }
 
-    /// Locks the job's row and says whether the claim still holds. The first statement of every transaction that
-    /// writes for a job.
-    pub(super) async fn fence(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let held: Option<i32> = sqlx::query_scalar(
-            "select 1 from apalis.jobs
-             where id = $1 and lock_by = $2 and attempts = $3 and status = 'Running'
-             for update",
-        )
-        .bind(&self.id)
-        .bind(&*self.worker)
-        .bind(self.claim)
-        .fetch_optional(connection)
-        .await?;
-        Ok(held.is_some())
+    /// Whether it ended its process too often to be run once more. What has an open attempt is never given up for that: it is
+    /// polled on, or known to be unknown.
+    pub(super) fn is_crash_loop(&self) -> bool {
+        self.crashes >= CRASH_LOOP && !self.is_resumed
     }
+}
+
+/// Locks the rows of jobs, in the order of their ids, and returns the ids of those whose claim still holds. The first
+/// statement of every transaction that writes for jobs and does not acknowledge them.
+pub(super) async fn fence(
+    connection: &mut PgConnection,
+    jobs: impl Iterator<Item = &Job>,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let (mut ids, mut workers, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+    for job in jobs {
+        ids.push(job.id.clone());
+        workers.push(job.worker.to_string());
+        claims.push(job.claim);
+    }
+    let held: Vec<String> = sqlx::query_scalar(
+        "select job.id from apalis.jobs job
+         join unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) on given.id = job.id
+         where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
+         order by job.id for update of job",
+    )
+    .bind(ids)
+    .bind(workers)
+    .bind(claims)
+    .fetch_all(connection)
+    .await?;
+    Ok(held.into_iter().collect())
 }

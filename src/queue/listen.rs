@@ -1,6 +1,9 @@
 //! Wake by LISTEN/NOTIFY. A hint only: the slow poll must suffice alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sqlx::postgres::PgListener;
 
@@ -12,6 +15,9 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// Listens until the engine stops; whenever the connection was lost, the claimer looks once, since a notification may
 /// have been missed.
 pub(super) async fn run(shared: Arc<Shared>) {
+    if !shared.options.listen {
+        return;
+    }
     tokio::select! {
         () = listen_for_ever(&shared) => {}
         () = shared.stop.cancelled() => {}
@@ -23,17 +29,23 @@ async fn listen_for_ever(shared: &Shared) {
         if let Err(error) = listen(shared).await {
             tracing::warn!(%error, "not listening for work; polling instead");
         }
+        shared.listening.store(false, Ordering::Release);
+        // What came meanwhile was not heard.
+        shared.wake.look();
         tokio::time::sleep(RECONNECT).await;
     }
 }
 
 async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(&shared.pool).await?;
+    // It comes back here when the connection is lost, so that the loss is seen.
+    listener.eager_reconnect(false);
     listener.listen(WAKE_CHANNEL).await?;
-    shared.wake.notify_one();
+    shared.listening.store(true, Ordering::Release);
+    shared.wake.look();
     // None: the connection was lost.
     while listener.try_recv().await?.is_some() {
-        shared.wake.notify_one();
+        shared.wake.look();
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! It knows jobs, attempts, lanes, groups and owners as text; it knows nothing of images. What a job means is asked of
 //! the one hook, [`Settle`]. The rules are those of design section 7.
 
+mod acknowledge;
 mod backend;
 mod beat;
 mod claim;
@@ -13,16 +14,21 @@ mod enqueue;
 mod error;
 mod execute;
 pub mod fault;
+pub(crate) mod group;
 mod incarnation;
 mod job;
 pub mod ledger;
 mod listen;
 mod outcome;
+mod reconcile;
 mod rescue;
 mod settle;
 mod shared;
 mod slots;
 mod tokens;
+mod transaction;
+mod wake;
+mod writers;
 
 pub use backend::{Handler, QueueBackend, SettleLayer, SettleService};
 pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
@@ -33,3 +39,4 @@ pub use job::Job;
 pub use outcome::{AttemptEnd, INTERNAL, Outcome, Verdict};
 pub use settle::{Moved, Settle, Settled, settle};
 pub use tokens::{Interrupt, JobTokens};
+pub(crate) use transaction::bounded;

@@ -27,6 +27,13 @@ pub enum Verdict {
     LeaseLost,
 }
 
+impl Verdict {
+    /// Whether the job runs again.
+    pub fn is_to_run_again(self) -> bool {
+        !matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
 /// How the attempt ended that is open for the job's cell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptEnd {
@@ -66,6 +73,8 @@ pub struct Outcome {
 
 /// The kind of a fault of ours.
 pub const INTERNAL: &str = "internal";
+/// The kind of a job that ends its process again and again.
+const CRASH_LOOP: &str = "crash_loop";
 
 impl Outcome {
     /// A bare verdict.
@@ -87,6 +96,11 @@ impl Outcome {
     /// `accepted` as `abandoned`.
     pub fn internal(error: impl Into<String>) -> Self {
         Self::failed(INTERNAL, error)
+    }
+
+    /// Not run any more.
+    pub(super) fn crash_loop(crashes: i32) -> Self {
+        Self::failed(CRASH_LOOP, format!("{crashes} workers ended while they held it, and it made no progress"))
     }
 
     /// With the reason in words.

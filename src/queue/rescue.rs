@@ -4,7 +4,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
+
+use super::{job::SOLITARY, transaction};
 
 /// What one worker has seen of the others.
 #[derive(Debug, Default)]
@@ -53,30 +55,41 @@ impl Watch {
 
 /// Puts a dead worker's jobs back and deletes its row: the missing row is the tombstone. Returns the number of jobs; none:
 /// it lives after all, or another rescuer was first.
-///
-/// Counting crashes against jobs belongs here (design, section 7: crashes).
 pub(super) async fn rescue(
     connection: &mut PgConnection,
     dead: &str,
     last_seen: DateTime<Utc>,
     rescuer: &str,
 ) -> Result<Option<u64>, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = transaction::begin(connection).await?;
     // In the order of the ids, as everybody locks jobs. A settle of the dead that is under way is waited for.
     sqlx::query("select 1 from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%' order by id for update")
         .bind(dead)
         .execute(&mut *transaction)
         .await?;
+    // A rescue counts against a job only if its ledger says the same as at the last one: rows that were begun, accepted, ended.
     let jobs = sqlx::query(
         "update apalis.jobs as job
          set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,
-             metadata = case when job.idempotency_key in (select subtask_id::text from imagemill.attempts
-                                                          where finished_at is null)
-                             then job.metadata || hstore('resume', 'true')
-                             else delete(job.metadata, 'resume') end
-         where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'",
+             metadata = delete(job.metadata, 'resume')
+                        || hstore(array['ledger', 'crashes'], array[found.steps::text, found.crashes::text])
+                        || case when found.is_open then hstore('resume', 'true') else ''::hstore end
+                        || case when found.crashes >= $2 then hstore('solitary', 'true') else ''::hstore end
+         from (select held.id, ledger.steps, ledger.is_open,
+                      coalesce((held.metadata -> 'crashes')::integer, 0)
+                          + case when ledger.steps > coalesce((held.metadata -> 'ledger')::bigint, 0) then 0 else 1 end as crashes
+               from apalis.jobs held
+               cross join lateral (
+                   select count(*) + count(accepted_at) + count(reopened_at) + count(finished_at) as steps,
+                          coalesce(bool_or(finished_at is null), false) as is_open
+                   from imagemill.attempts
+                   where subtask_id = case when held.idempotency_key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                                           then held.idempotency_key::uuid end) as ledger
+               where held.lock_by = $1 and held.status = 'Running' and held.job_type like 'imagemill.%') as found
+         where job.id = found.id",
     )
     .bind(dead)
+    .bind(SOLITARY)
     .execute(&mut *transaction)
     .await?
     .rows_affected();

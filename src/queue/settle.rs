@@ -1,18 +1,23 @@
-//! To write a job's outcome and everything that follows from it, in one transaction.
+//! To write jobs' outcomes and everything that follows from them, in one transaction: outcomes that finish within a few
+//! milliseconds of one another share it.
 //!
-//! Locks are taken in the order of design section 7: the job (fence), its cell (hook), its attempt (ledger), the counts
-//! and the task (hook). One transaction per settle is the first form; outcomes that finish together are to share one.
+//! Locks are taken in the order of design section 7, each by id: the jobs (whose acknowledgement is the fence), their cells
+//! (hook), their attempts (ledger), the counts and the tasks (hook).
+
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use serde_json::json;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 use super::{
+    acknowledge::{acknowledge, job_state},
     error::QueueError,
     fault,
     job::Job,
-    ledger::{self, AttemptState, Submit},
+    ledger::{self, AttemptState, Close, Submit},
     outcome::{AttemptEnd, Outcome, Verdict},
+    transaction,
 };
 
 /// A cell that changed its state, as the UPDATE of its row returned it.
@@ -26,29 +31,29 @@ pub struct Moved {
     pub to: String,
 }
 
-/// What a queue's jobs mean outside the queue: the one hook. It runs inside the engine's transactions.
+/// What a queue's jobs mean outside the queue: the one hook. It runs inside the engine's transactions, and by arrays: one
+/// call for all that share one.
 #[async_trait]
 pub trait Settle: Send + Sync + 'static {
-    /// Before a ledger row: the cell's side of it. Returns the cell's group; none: the cell wants no submit any more.
-    async fn open_cell(
+    /// Before ledger rows: the cells' side of them. Returns the group of each cell that goes on; the others want no submit any
+    /// more.
+    async fn open_cells(
         &self,
         connection: &mut PgConnection,
-        job: &Job,
-        submit: &Submit<'_>,
-    ) -> Result<Option<String>, QueueError>;
+        submits: &[&(Job, Submit)],
+    ) -> Result<HashMap<Uuid, String>, QueueError>;
 
-    /// After a ledger row: the group's side of it.
-    async fn open_group(&self, connection: &mut PgConnection, job: &Job, group: &str) -> Result<(), QueueError>;
+    /// After ledger rows: the groups' side of them.
+    async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError>;
 
-    /// The cell's side of an outcome. Returns what its UPDATE moved: nothing where the cell had ended already.
-    async fn settle_cell(&self, connection: &mut PgConnection, job: &Job, outcome: &Outcome) -> Result<Vec<Moved>, QueueError>;
+    /// The cells' side of outcomes. Returns what its UPDATEs moved: nothing where a cell had ended already.
+    async fn settle_cells(&self, connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<Vec<Moved>, QueueError>;
 
-    /// The group's side of an outcome: counts, and what follows from them.
-    async fn settle_group(
+    /// The groups' side of outcomes: counts, and what follows from them. The last step before the commit.
+    async fn settle_groups(
         &self,
         connection: &mut PgConnection,
-        job: &Job,
-        outcome: &Outcome,
+        settles: &[&(Job, Outcome)],
         moved: &[Moved],
     ) -> Result<(), QueueError>;
 }
@@ -64,103 +69,84 @@ pub enum Settled {
     LeaseLost,
 }
 
-/// Settles one job.
+/// Settles jobs of one queue, all or nothing. Returns what became of each, in their order.
 ///
 /// # Errors
 /// See [`QueueError`]; nothing is written then, unless the answer to the COMMIT was what was lost: repeat it as it is.
-pub async fn settle(pool: &PgPool, hook: &dyn Settle, job: &Job, outcome: &Outcome) -> Result<Settled, QueueError> {
-    if outcome.verdict == Verdict::LeaseLost {
-        return Ok(Settled::LeaseLost);
+pub async fn settle(pool: &PgPool, hook: &dyn Settle, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
+    transaction::bounded(pool, async |connection| write(connection, hook, settles).await).await
+}
+
+async fn write(connection: &mut PgConnection, hook: &dyn Settle, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
+    let writes: Vec<&(Job, Outcome)> = settles.iter().filter(|(_, outcome)| outcome.verdict != Verdict::LeaseLost).collect();
+    if writes.is_empty() {
+        return Ok(settles.iter().map(|_| Settled::LeaseLost).collect());
     }
-    let mut connection = pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
-    if !job.fence(&mut transaction).await? {
-        let before = written_before(&mut transaction, job, outcome).await?;
-        if let (Some(cell), Some(AttemptEnd { state: AttemptState::NotSent, error, .. })) = (job.cell(), &outcome.attempt) {
-            ledger::never_left(&mut transaction, job, cell, error.as_deref()).await?;
+    let mut transaction = transaction::begin(connection).await?;
+    let held = acknowledge(&mut transaction, &writes).await?;
+    let (fenced, lost): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(job, _)| held.contains(&job.id));
+    let mut before = HashSet::new();
+    for (job, outcome) in lost {
+        if settle_lost(&mut transaction, job, outcome).await? {
+            before.insert(job.id.as_str());
         }
-        if !before {
-            count_stale_write(&mut transaction, job).await?;
-        }
-        transaction.commit().await?;
-        return Ok(if before { Settled::WrittenBefore } else { Settled::LeaseLost });
     }
-    let moved = hook.settle_cell(&mut transaction, job, outcome).await?;
-    close_attempt(&mut transaction, job, outcome).await?;
-    hook.settle_group(&mut transaction, job, outcome, &moved).await?;
-    acknowledge(&mut transaction, job, outcome).await?;
+    if !fenced.is_empty() {
+        let moved = hook.settle_cells(&mut transaction, &fenced).await?;
+        close_attempts(&mut transaction, &fenced).await?;
+        hook.settle_groups(&mut transaction, &fenced, &moved).await?;
+    }
     fault::point(fault::SETTLE_UNCOMMITTED);
     transaction.commit().await?;
     fault::point(fault::SETTLE_COMMITTED);
-    Ok(Settled::Written)
+    let settled = |(job, outcome): &(Job, Outcome)| {
+        if outcome.verdict != Verdict::LeaseLost && held.contains(&job.id) {
+            Settled::Written
+        } else if before.contains(job.id.as_str()) {
+            Settled::WrittenBefore
+        } else {
+            Settled::LeaseLost
+        }
+    };
+    Ok(settles.iter().map(settled).collect())
 }
 
-async fn close_attempt(connection: &mut PgConnection, job: &Job, outcome: &Outcome) -> Result<(), QueueError> {
-    let Some(cell) = job.cell() else { return Ok(()) };
-    if let Some(end) = &outcome.attempt {
-        let closed = ledger::close(connection, cell, end, outcome.error_kind).await?;
+/// A settle whose claim is lost: nothing of it is written but evidence. Returns whether an earlier try had written it.
+async fn settle_lost(connection: &mut PgConnection, job: &Job, outcome: &Outcome) -> Result<bool, QueueError> {
+    let before = written_before(connection, job, outcome).await?;
+    if let (Some(cell), Some(AttemptEnd { state: AttemptState::NotSent, error, .. })) = (job.cell(), &outcome.attempt) {
+        ledger::never_left(connection, job, cell, error.as_deref()).await?;
+    }
+    if !before {
+        count_stale_write(connection, job).await?;
+    }
+    Ok(before)
+}
+
+async fn close_attempts(connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<(), QueueError> {
+    let mut closes = Vec::with_capacity(settles.len());
+    for (job, outcome) in settles {
+        let Some(cell) = job.cell() else { continue };
+        if let Some(end) = &outcome.attempt {
+            closes.push((cell, Close::As(end, outcome.error_kind)));
+        } else if matches!(outcome.verdict, Verdict::Done | Verdict::Failed | Verdict::Cancelled) {
+            closes.push((cell, Close::Leftover(outcome.error.as_deref())));
+        }
+    }
+    let ended = ledger::close(connection, closes.clone()).await?;
+    for (cell, close) in closes {
+        // One whose number is known was open when its handler ended.
+        let Close::As(end @ AttemptEnd { ordinal: Some(_), .. }, _) = close else { continue };
+        if ended.contains(&cell) {
+            continue;
+        }
         // An answer that came late, to the worker that had lost the claim, may have closed it meanwhile: its id is evidence.
-        let came_late = !closed
-            && end.state == AttemptState::Unknown
-            && matches!(ledger::last_attempt(connection, cell).await?, Some((AttemptState::Abandoned, true)));
-        if !closed && !came_late && end.ordinal.is_some() {
+        let last = ledger::last_attempts(connection, &[cell]).await?.remove(&cell);
+        let came_late =
+            end.state == AttemptState::Unknown && last.is_some_and(|last| last.state == AttemptState::Abandoned && last.has_id);
+        if !came_late {
             return Err(QueueError::Ledger { cell, message: format!("its attempt {end:?} is not open") });
         }
-    } else if matches!(outcome.verdict, Verdict::Done | Verdict::Failed | Verdict::Cancelled) {
-        ledger::close_leftover(connection, cell, outcome.error.as_deref()).await?;
-    }
-    Ok(())
-}
-
-/// apalis's word for the job's state afterwards, and after how many seconds a pending one runs again.
-fn job_state(verdict: Verdict) -> (&'static str, f64) {
-    match verdict {
-        Verdict::Done => ("Done", 0.0),
-        Verdict::Failed => ("Failed", 0.0),
-        Verdict::Cancelled => ("Killed", 0.0),
-        Verdict::RetryAfter(delay) | Verdict::TurnedAway(delay) | Verdict::ResumeAfter(delay) => ("Pending", delay.as_secs_f64()),
-        Verdict::HandedOver | Verdict::LeaseLost => ("Pending", 0.0),
-    }
-}
-
-async fn acknowledge(connection: &mut PgConnection, job: &Job, outcome: &Outcome) -> Result<(), QueueError> {
-    let (status, delay) = job_state(outcome.verdict);
-    let result = match &outcome.error {
-        Some(error) => json!({ "Err": error }),
-        None => json!({ "Ok": null }),
-    };
-    // `resume` says that an attempt is open: the next claim takes such a job before any other.
-    let rows = sqlx::query(
-        "update apalis.jobs
-         set status = $4, lock_by = null, lock_at = null, last_result = $5,
-             run_at = case when $4 = 'Pending' then now() + make_interval(secs => $6) else run_at end,
-             done_at = case when $4 = 'Pending' then null else now() end,
-             metadata = case when $4 = 'Pending' and exists (
-                                 select from imagemill.attempts
-                                 where subtask_id = $7 and finished_at is null)
-                             then metadata || hstore('resume', 'true')
-                             else delete(metadata, 'resume') end
-         where id = $1 and lock_by = $2 and attempts = $3 and status = 'Running'",
-    )
-    .bind(&job.id)
-    .bind(&*job.worker)
-    .bind(job.claim)
-    .bind(status)
-    .bind(result)
-    .bind(delay)
-    .bind(job.cell())
-    .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    if rows != 1 {
-        return Err(QueueError::Hook {
-            queue: job.queue.to_string(),
-            key: job.key.clone(),
-            message: "the job changed under its own fence".to_owned(),
-        });
-    }
-    if outcome.verdict == Verdict::HandedOver {
-        sqlx::query("select pg_notify($1, $2)").bind(super::enqueue::WAKE_CHANNEL).bind(&*job.queue).execute(connection).await?;
     }
     Ok(())
 }

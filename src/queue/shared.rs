@@ -9,16 +9,15 @@ use std::{
 };
 
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{beat::LastBeat, clock, engine::EngineOptions, incarnation, job::Job, settle::Settle, tokens::JobTokens};
+use super::{beat::LastBeat, clock, engine::EngineOptions, incarnation, job::Job, tokens::JobTokens, wake::Wake};
 
 /// What the parts of one engine share.
 pub(super) struct Shared {
     pub(super) pool: PgPool,
     pub(super) options: EngineOptions,
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<Wake>,
     /// Claim nothing, start no POST.
     pub(super) stop: CancellationToken,
     /// The grace is over: what is out is written `unknown`.
@@ -30,8 +29,11 @@ pub(super) struct Shared {
     pub(super) ticks: AtomicU64,
     pub(super) incarnation: RwLock<Arc<str>>,
     pub(super) held: Mutex<HashMap<(String, i32), JobTokens>>,
-    pub(super) hooks: HashMap<&'static str, Arc<dyn Settle>>,
     pub(super) failed: AtomicBool,
+    /// What PostgreSQL says is ours may not be what we hold: to be compared before the next claim.
+    pub(super) reconcile: AtomicBool,
+    /// Whether notifications come.
+    pub(super) listening: AtomicBool,
 }
 
 impl Shared {
@@ -50,6 +52,11 @@ impl Shared {
             // Claimed while the stop was called: nobody told it yet.
             job.tokens.handover.cancel();
         }
+    }
+
+    /// Jobs that are held under the present incarnation.
+    pub(super) fn held_now(&self) -> usize {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(super) fn release(&self, job: &Job) {
@@ -75,7 +82,7 @@ impl Shared {
         incarnation::register(connection, &new).await?;
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
         self.last_beat.succeeded(sent);
-        self.wake.notify_one();
+        self.wake.look();
         Ok(())
     }
 }

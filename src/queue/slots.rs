@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::Notify;
+use super::wake::Wake;
 
 /// The slots of one queue in one process.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(super) struct Slots {
     size: usize,
     used: AtomicUsize,
     /// Told when a slot is given back.
-    freed: Arc<Notify>,
+    freed: Arc<Wake>,
 }
 
 /// One place, given back when dropped.
@@ -23,7 +23,7 @@ pub(crate) struct Slot {
 }
 
 impl Slots {
-    pub(super) fn new(size: usize, freed: Arc<Notify>) -> Arc<Self> {
+    pub(super) fn new(size: usize, freed: Arc<Wake>) -> Arc<Self> {
         Arc::new(Self { size, used: AtomicUsize::new(0), freed })
     }
 
@@ -46,6 +46,6 @@ impl Slots {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.used.fetch_sub(1, Ordering::AcqRel);
-        self.slots.freed.notify_one();
+        self.slots.freed.tell();
     }
 }

@@ -1,6 +1,6 @@
 //! The cell's side of the queue's writes: the hook of `imagemill.generate_image`, and the one function that moves counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     crud::{
-        subtasks::{self, Move, Picture},
+        subtasks::{self, Ending, Move, Picture, Return},
         task_counts::{self, Counts},
         tasks,
     },
@@ -19,7 +19,7 @@ use crate::{
     },
     queue::{
         self, Batch, Job, Moved, Outcome, QueueError, Settle, Verdict,
-        ledger::{self, Submit},
+        ledger::{self, AttemptState, Submit},
     },
 };
 
@@ -36,6 +36,12 @@ pub(super) struct CellResult {
     pub(super) note: Option<String>,
 }
 
+impl CellResult {
+    fn picture(&self) -> Picture<'_> {
+        Picture { url: &self.url, file: self.file.as_deref(), sha256: self.sha256.as_deref(), note: self.note.as_deref() }
+    }
+}
+
 /// The hook of `imagemill.generate_image`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CellHook;
@@ -44,73 +50,111 @@ fn refuse(job: &Job, message: impl Into<String>) -> QueueError {
     QueueError::Hook { queue: job.queue.to_string(), key: job.key.clone(), message: message.into() }
 }
 
+/// The outcomes of a group, by what their cells do. A cell whose outcome moves nothing is in none.
+#[derive(Default)]
+struct Sorted<'a> {
+    pictures: Vec<(Uuid, CellResult)>,
+    endings: Vec<(Uuid, Ending<'a>)>,
+    /// With the state that its attempt ends in; none: no attempt ends with it.
+    returns: Vec<(Uuid, Option<AttemptState>, Option<&'a str>)>,
+}
+
+impl<'a> Sorted<'a> {
+    fn new(settles: &[&'a (Job, Outcome)]) -> Result<Self, QueueError> {
+        let mut sorted = Self::default();
+        for (job, outcome) in settles {
+            // A key that is no cell's has no cell to move: its job alone ends.
+            let Some(cell) = job.cell() else { continue };
+            let error = outcome.error.as_deref();
+            match outcome.verdict {
+                Verdict::Done => {
+                    // The cell of one without a result had ended before this claim: there is nothing to write of it.
+                    if let Some(result) = &outcome.result {
+                        let result = serde_json::from_value(result.clone()).map_err(|error| refuse(job, error.to_string()))?;
+                        sorted.pictures.push((cell, result));
+                    }
+                }
+                Verdict::Failed => {
+                    let kind = outcome.error_kind.and_then(ErrorKind::parse);
+                    let kind = kind.ok_or_else(|| refuse(job, format!("{:?} is no error kind", outcome.error_kind)))?;
+                    sorted.endings.push((cell, Ending { kind: Some(kind), error }));
+                }
+                Verdict::Cancelled => sorted.endings.push((cell, Ending { kind: None, error })),
+                Verdict::RetryAfter(_) | Verdict::TurnedAway(_) => {
+                    sorted.returns.push((cell, outcome.attempt.as_ref().map(|end| end.state), error));
+                }
+                // The attempt stays open, and so does the cell: `processing` says nothing of who holds the job.
+                Verdict::HandedOver | Verdict::ResumeAfter(_) | Verdict::LeaseLost => {}
+            }
+        }
+        sorted.pictures.sort_by_key(|(cell, _)| *cell);
+        sorted.endings.sort_by_key(|(cell, _)| *cell);
+        sorted.returns.sort_by_key(|(cell, ..)| *cell);
+        Ok(sorted)
+    }
+}
+
 #[async_trait]
 impl Settle for CellHook {
-    async fn open_cell(&self, connection: &mut PgConnection, _: &Job, submit: &Submit<'_>) -> Result<Option<String>, QueueError> {
-        let task = subtasks::begin_attempt(connection, submit.cell, submit.request_sha256).await?;
-        Ok(task.map(|task| task.to_string()))
-    }
-
-    async fn open_group(&self, connection: &mut PgConnection, job: &Job, group: &str) -> Result<(), QueueError> {
-        let task = Uuid::parse_str(group).map_err(|error| refuse(job, error.to_string()))?;
-        Ok(tasks::begin_processing(connection, task).await?)
-    }
-
-    async fn settle_cell(&self, connection: &mut PgConnection, job: &Job, outcome: &Outcome) -> Result<Vec<Moved>, QueueError> {
-        // A key that is no cell's has no cell to move: its job alone ends.
-        let Some(cell) = job.cell() else { return Ok(Vec::new()) };
-        let error = outcome.error.as_deref();
-        let moved = match outcome.verdict {
-            Verdict::Done => match &outcome.result {
-                Some(result) => {
-                    let result: CellResult =
-                        serde_json::from_value(result.clone()).map_err(|error| refuse(job, error.to_string()))?;
-                    let picture = Picture {
-                        url: &result.url,
-                        file: result.file.as_deref(),
-                        sha256: result.sha256.as_deref(),
-                        note: result.note.as_deref(),
-                    };
-                    subtasks::set_result(connection, cell, &picture).await?
-                }
-                // The cell had ended before this claim: there is nothing to write of it.
-                None => None,
-            },
-            Verdict::Failed => {
-                let kind = outcome.error_kind.and_then(ErrorKind::parse);
-                let kind = kind.ok_or_else(|| refuse(job, format!("{:?} is no error kind", outcome.error_kind)))?;
-                subtasks::fail(connection, cell, kind, error).await?
-            }
-            Verdict::Cancelled => subtasks::cancel(connection, cell, error).await?,
-            Verdict::RetryAfter(_) | Verdict::TurnedAway(_) => {
-                let state = match &outcome.attempt {
-                    Some(end) => Some(end.state),
-                    // No attempt ends with it. A cell that is `processing` all the same may go back only if its last POST
-                    // surely cost nothing: what may have been paid for is never put back to be paid for again.
-                    None => {
-                        ledger::last_attempt(connection, cell).await?.map(|(state, _)| state).filter(|state| state.is_uncounted())
-                    }
-                };
-                match state {
-                    Some(state) => subtasks::put_back(connection, cell, state.is_uncounted(), error).await?,
-                    None => None,
-                }
-            }
-            // The attempt stays open, and so does the cell: `processing` says nothing of who holds the job.
-            Verdict::HandedOver | Verdict::ResumeAfter(_) | Verdict::LeaseLost => None,
-        };
-        Ok(moved.map(to_moved).into_iter().collect())
-    }
-
-    async fn settle_group(
+    async fn open_cells(
         &self,
         connection: &mut PgConnection,
-        job: &Job,
-        _: &Outcome,
+        submits: &[&(Job, Submit)],
+    ) -> Result<HashMap<Uuid, String>, QueueError> {
+        let mut cells: Vec<(Uuid, &str)> =
+            submits.iter().map(|(_, submit)| (submit.cell, submit.request_sha256.as_str())).collect();
+        cells.sort_unstable();
+        let begun = subtasks::begin_attempts(connection, &cells).await?;
+        Ok(begun.into_iter().map(|(cell, task)| (cell, task.to_string())).collect())
+    }
+
+    async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError> {
+        // What is no task's id came from no row of ours.
+        let tasks: Vec<Uuid> = groups.iter().filter_map(|group| Uuid::parse_str(group).ok()).collect();
+        Ok(tasks::begin_processing(connection, &tasks).await?)
+    }
+
+    async fn settle_cells(&self, connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<Vec<Moved>, QueueError> {
+        let Sorted { pictures, endings, returns } = Sorted::new(settles)?;
+        let mut moves = Vec::with_capacity(settles.len());
+        if !pictures.is_empty() {
+            let pictures: Vec<(Uuid, Picture<'_>)> = pictures.iter().map(|(cell, result)| (*cell, result.picture())).collect();
+            moves.extend(subtasks::set_results(connection, &pictures).await?);
+        }
+        if !endings.is_empty() {
+            moves.extend(subtasks::end(connection, &endings).await?);
+        }
+        if !returns.is_empty() {
+            // A cell that is `processing` without an attempt that ends now may go back only if its last POST surely cost nothing:
+            // what may have been paid for is never put back to be paid for again.
+            let unnamed: Vec<Uuid> = returns.iter().filter(|(_, state, _)| state.is_none()).map(|(cell, ..)| *cell).collect();
+            let last = if unnamed.is_empty() { HashMap::new() } else { ledger::last_attempts(connection, &unnamed).await? };
+            let state = |cell, state: Option<AttemptState>| {
+                state.or_else(|| last.get(&cell).map(|last| last.state).filter(|state| state.is_uncounted()))
+            };
+            let returns: Vec<(Uuid, Return<'_>)> = returns
+                .into_iter()
+                .filter_map(|(cell, ended, error)| {
+                    let state = state(cell, ended)?;
+                    Some((cell, Return { is_uncounted: state.is_uncounted(), error }))
+                })
+                .collect();
+            moves.extend(subtasks::put_back(connection, &returns).await?);
+        }
+        Ok(moves.into_iter().map(to_moved).collect())
+    }
+
+    async fn settle_groups(
+        &self,
+        connection: &mut PgConnection,
+        settles: &[&(Job, Outcome)],
         moved: &[Moved],
     ) -> Result<(), QueueError> {
         let cells: Option<Vec<Move>> = moved.iter().map(from_moved).collect();
-        let cells = cells.ok_or_else(|| refuse(job, "a move is none of ours"))?;
+        let cells = cells.ok_or_else(|| match settles.first() {
+            Some((job, _)) => refuse(job, "a move is none of ours"),
+            None => QueueError::Ended,
+        })?;
         Ok(count_moves(connection, &cells).await?)
     }
 }
@@ -137,13 +181,12 @@ pub(super) async fn count_moves(connection: &mut PgConnection, moves: &[Move]) -
         add(change, moved.from_status, -1);
         add(change, moved.to_status, 1);
     }
-    for (task_id, change) in changes {
-        if change == Counts::default() {
-            continue;
-        }
-        let counts = task_counts::move_by(connection, task_id, change).await?;
-        let Some(task) = tasks::get_round(connection, task_id).await? else { continue };
-        if counts.processed_images() >= task.total_images {
+    let changes: Vec<(Uuid, Counts)> = changes.into_iter().filter(|(_, change)| *change != Counts::default()).collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    for task_id in task_counts::move_by(connection, &changes).await? {
+        if let Some(task) = tasks::get_round(connection, task_id).await? {
             enqueue_completion(connection, task_id, task.round, task.user_id).await?;
         }
     }

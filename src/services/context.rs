@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 #[cfg(feature = "worker")]
-use super::make_image::UpstreamClient;
+use super::{load_cells::CellLoader, make_image::UpstreamClient};
 use crate::config::Settings;
 
 /// What a service needs of its process.
@@ -18,6 +18,9 @@ pub struct Context {
     /// The upstream's client; none in a process that submits nothing.
     #[cfg(feature = "worker")]
     pub upstream: Option<UpstreamClient>,
+    /// Loads the cells that are run.
+    #[cfg(feature = "worker")]
+    pub cells: CellLoader,
 }
 
 impl Context {
@@ -28,6 +31,8 @@ impl Context {
             settings: Arc::new(settings),
             #[cfg(feature = "worker")]
             upstream: None,
+            #[cfg(feature = "worker")]
+            cells: CellLoader::default(),
         }
     }
 

@@ -9,6 +9,8 @@ mod create_task;
 pub mod error;
 mod init_users;
 #[cfg(feature = "worker")]
+mod load_cells;
+#[cfg(feature = "worker")]
 pub mod make_image;
 pub mod password;
 pub mod processing;

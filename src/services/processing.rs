@@ -15,6 +15,7 @@ pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> E
         beat: settings.queue.beat,
         lease: settings.queue.lease,
         poll_interval: settings.queue.poll_interval,
+        listen: settings.queue.listen,
         until_empty,
     }
 }

@@ -18,28 +18,20 @@ use super::{
     cell_outcome::Situation,
     cell_settle::CellResult,
     context::Context,
+    load_cells::Found,
     make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, UpstreamClient, make_image},
 };
 use crate::{
-    crud::subtasks::{self, RunRow},
+    crud::subtasks::RunRow,
     models::{
-        self, RequestCell,
+        self, Prompt, RequestCell,
         status::{ErrorKind, Status},
     },
     queue::{
         AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
-        ledger::{self, AttemptState, Evidence, History, OpenAttempt, Submit},
+        ledger::{Acceptance, AttemptState, Evidence, OpenAttempt, Past, Submit},
     },
 };
-
-/// What is known of a cell when its run begins.
-struct Found {
-    row: RunRow,
-    open: Option<OpenAttempt>,
-    history: History,
-    /// Of a cell that is `processing` without an open attempt: the state of its last one, and whether its upstream's id is known.
-    last: Option<(AttemptState, bool)>,
-}
 
 /// Runs one cell to what can be said of it now.
 ///
@@ -54,7 +46,9 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid)
     let Some(client) = &context.upstream else {
         return Outcome::internal("this process has no client of the upstream");
     };
-    match engine.persist(|| load(context, cell)).await {
+    // A job's first claim comes before any attempt.
+    let wanted = (cell, job.claim > 1);
+    match engine.persist(|| context.cells.load(&context.pool, wanted)).await {
         Ok(Some(found)) => {
             Span::current().record("task", display(found.row.task_id));
             run(context, client, engine, job, cell, found).await
@@ -66,19 +60,8 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid)
     }
 }
 
-async fn load(context: &Context, cell: Uuid) -> Result<Option<Found>, QueueError> {
-    let mut connection = context.pool.acquire().await?;
-    let Some(row) = subtasks::get_to_run(&mut connection, cell).await? else { return Ok(None) };
-    let open = ledger::open_attempt(&mut connection, cell).await?;
-    let history = ledger::history(&mut connection, cell, row.round).await?;
-    // Asked only where it matters: most cells that are run are pending.
-    let was_closed_elsewhere = open.is_none() && row.status == Status::Processing;
-    let last = if was_closed_elsewhere { ledger::last_attempt(&mut connection, cell).await? } else { None };
-    Ok(Some(Found { row, open, history, last }))
-}
-
 async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
-    let Found { row, open, history, last } = found;
+    let Found { row, prompts, past: Past { open, last, history } } = found;
     if row.status.is_terminal() {
         // An earlier claim ended it; the settle closes what it left open.
         return Outcome::done();
@@ -101,7 +84,7 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     if resume.is_none() && row.status == Status::Processing {
         // The attempt was closed by a worker that had lost its claim, and the cell does not know.
         return match last {
-            Some((state, _)) if state.is_uncounted() => {
+            Some(last) if last.state.is_uncounted() => {
                 situation.come_back(None).because("the POST of its last attempt never left")
             }
             // It was paid for, or may have been. Not even a policy submits again what has an id: it can be polled.
@@ -117,13 +100,12 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         }
     }
     // A cell that is polled on sends none, and must not fail for one either: it is paid for.
-    let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row) };
+    let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row, &prompts) };
     let body = match body {
         Ok(body) => body,
         Err(error) => return Outcome::internal(error),
     };
     let journal = CellJournal {
-        context,
         engine,
         job,
         cell,
@@ -168,8 +150,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     }
 }
 
-fn body_of(row: &RunRow) -> Result<serde_json::Value, String> {
-    let prompts = models::validate_prompts(&row.prompts).map_err(|faults| format!("the task's prompts: {faults}"))?;
+fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<serde_json::Value, String> {
+    let prompts = prompts.as_ref().map_err(Clone::clone)?;
     let cell = RequestCell {
         variable_indices: &row.variable_indices,
         seed: row.seed,
@@ -181,7 +163,7 @@ fn body_of(row: &RunRow) -> Result<serde_json::Value, String> {
         lumina_cfg: row.lumina_cfg,
         lumina_step: row.lumina_step,
     };
-    models::request_body(&prompts, &cell).map_err(|error| error.to_string())
+    models::request_body(prompts, &cell).map_err(|error| error.to_string())
 }
 
 /// No row, no POST: by a token, because the worker leaves, because its lease runs short, or because the cell wants none.
@@ -269,7 +251,6 @@ async fn complete(
 
 /// The ledger of one run.
 struct CellJournal<'a> {
-    context: &'a Context,
     engine: &'a Engine,
     job: &'a Job,
     cell: Uuid,
@@ -286,12 +267,11 @@ impl Journal for CellJournal<'_> {
         let submit = Submit {
             cell: self.cell,
             round: self.row.round,
-            lane: &self.row.lane,
-            request_sha256: &self.sha256,
+            lane: self.row.lane.clone(),
+            request_sha256: self.sha256.clone(),
             answer_within: self.answer_within,
         };
-        let hook = self.engine.hook(&self.job.queue)?;
-        let begun = ledger::begin(&self.context.pool, hook, self.job, &submit).await?;
+        let begun = self.engine.begin_attempt(self.job, submit).await?;
         Ok(begun.map(|ordinal| {
             // Set once: a run begins one attempt at most.
             let ordinal = *self.ordinal.get_or_init(|| ordinal);
@@ -313,9 +293,14 @@ impl Journal for CellJournal<'_> {
             return Err(QueueError::Ledger { cell: self.cell, message: "accepted without an attempt".to_owned() });
         };
         Span::current().record("upstream_id", upstream_id);
-        let write = || ledger::accepted(&self.context.pool, self.job, self.cell, ordinal, upstream_id, http_status);
-        let evidence = self.engine.persist(write).await?;
-        tracing::info!("accepted");
+        let upstream_id = upstream_id.to_owned();
+        let acceptance = Acceptance { cell: self.cell, ordinal, upstream_id, http_status };
+        let evidence = self.engine.accepted(self.job, acceptance).await?;
+        if evidence == Evidence::NoSuchAttempt {
+            let message = format!("attempt {ordinal} is not open");
+            return Err(QueueError::Ledger { cell: self.cell, message });
+        }
+        tracing::debug!("accepted");
         Ok(evidence == Evidence::Accepted)
     }
 }

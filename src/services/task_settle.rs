@@ -1,5 +1,7 @@
 //! The hook of `imagemill.complete_task`: the roll-up, in the transaction that acknowledges its job.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -19,35 +21,43 @@ pub(super) struct TaskHook;
 
 #[async_trait]
 impl Settle for TaskHook {
-    async fn open_cell(&self, _: &mut PgConnection, _: &Job, _: &Submit<'_>) -> Result<Option<String>, QueueError> {
+    async fn open_cells(&self, _: &mut PgConnection, _: &[&(Job, Submit)]) -> Result<HashMap<Uuid, String>, QueueError> {
         // A completion submits nothing.
-        Ok(None)
+        Ok(HashMap::new())
     }
 
-    async fn open_group(&self, _: &mut PgConnection, _: &Job, _: &str) -> Result<(), QueueError> {
+    async fn open_groups(&self, _: &mut PgConnection, _: &[String]) -> Result<(), QueueError> {
         Ok(())
     }
 
-    async fn settle_cell(&self, _: &mut PgConnection, _: &Job, _: &Outcome) -> Result<Vec<Moved>, QueueError> {
+    async fn settle_cells(&self, _: &mut PgConnection, _: &[&(Job, Outcome)]) -> Result<Vec<Moved>, QueueError> {
         Ok(Vec::new())
     }
 
-    async fn settle_group(
+    async fn settle_groups(
         &self,
         connection: &mut PgConnection,
-        job: &Job,
-        outcome: &Outcome,
+        settles: &[&(Job, Outcome)],
         _: &[Moved],
     ) -> Result<(), QueueError> {
-        if outcome.verdict != Verdict::Done {
-            return Ok(());
+        let mut rounds = Vec::with_capacity(settles.len());
+        for (job, outcome) in settles {
+            if outcome.verdict != Verdict::Done {
+                continue;
+            }
+            let key = job.key.split_once(':').and_then(|(task, round)| Some((Uuid::parse_str(task).ok()?, round.parse().ok()?)));
+            let Some(round) = key else {
+                let message = "the key is not `task:round`".to_owned();
+                return Err(QueueError::Hook { queue: job.queue.to_string(), key: job.key.clone(), message });
+            };
+            rounds.push(round);
         }
-        let key = job.key.split_once(':').and_then(|(task, round)| Some((Uuid::parse_str(task).ok()?, round.parse().ok()?)));
-        let Some((task_id, round)) = key else {
-            let message = "the key is not `task:round`".to_owned();
-            return Err(QueueError::Hook { queue: job.queue.to_string(), key: job.key.clone(), message });
-        };
-        Ok(roll_up(connection, task_id, round).await?)
+        // In the order of the ids, as everybody locks the counts.
+        rounds.sort_unstable();
+        for (task_id, round) in rounds {
+            roll_up(connection, task_id, round).await?;
+        }
+        Ok(())
     }
 }
 

@@ -32,9 +32,11 @@ async fn hold_one(world: &World) -> (Engine, Job, Uuid) {
 
 /// Writes the ledger row of a held job.
 async fn begin(world: &World, job: &Job, cell: Uuid) -> i32 {
-    let submit = ledger::Submit { cell, round: 1, lane: "prod", request_sha256: "0", answer_within: Duration::from_mins(5) };
+    let submit =
+        ledger::Submit { cell, round: 1, lane: "prod".into(), request_sha256: "0".into(), answer_within: Duration::from_mins(5) };
     let hook = subtask_service::hook();
-    ledger::begin(world.pool(), &*hook, job, &submit).await.expect("write the row").expect("an attempt")
+    let begun = ledger::begin(world.pool(), &*hook, &[(job.clone(), submit)]).await.expect("write the row");
+    begun[0].expect("an attempt")
 }
 
 /// A picture.
@@ -45,11 +47,13 @@ fn picture(ordinal: i32) -> Outcome {
 }
 
 async fn settle(world: &World, job: &Job, outcome: &Outcome) -> Settled {
-    imagemill::queue::settle(world.pool(), &*subtask_service::hook(), job, outcome).await.expect("settle")
+    let settles = [(job.clone(), outcome.clone())];
+    imagemill::queue::settle(world.pool(), &*subtask_service::hook(), &settles).await.expect("settle")[0]
 }
 
 async fn accept(world: &World, job: &Job, cell: Uuid, ordinal: i32) -> ledger::Evidence {
-    ledger::accepted(world.pool(), job, cell, ordinal, "upstream-1", 200).await.expect("write the id")
+    let acceptance = ledger::Acceptance { cell, ordinal, upstream_id: "upstream-1".into(), http_status: 200 };
+    ledger::accepted(world.pool(), &[(job.clone(), acceptance)]).await.expect("write the id")[0]
 }
 
 /// Another session takes the job away and claims it anew: under another worker's name, or the same.
@@ -89,9 +93,15 @@ async fn a_settle_of_a_lost_claim_changes_nothing() {
         assert_eq!(world.number("select sum(stale_writes)::bigint from imagemill.incarnations").await, 1);
         assert_eq!(settled, Settled::LeaseLost);
         // Nor does it write a ledger row any more, or make the attempt its own.
-        let submit = ledger::Submit { cell, round: 1, lane: "prod", request_sha256: "0", answer_within: Duration::from_mins(5) };
-        let begun = ledger::begin(world.pool(), &*subtask_service::hook(), &job, &submit).await.expect("look");
-        assert_eq!(begun, None);
+        let submit = ledger::Submit {
+            cell,
+            round: 1,
+            lane: "prod".into(),
+            request_sha256: "0".into(),
+            answer_within: Duration::from_mins(5),
+        };
+        let begun = ledger::begin(world.pool(), &*subtask_service::hook(), &[(job, submit)]).await.expect("look");
+        assert_eq!(begun, [None]);
     }
 }
 
@@ -187,8 +197,9 @@ async fn a_settle_of_an_ended_cell_moves_no_count() {
     accept(&world, &job, cell, ordinal).await;
     // A second session ends the cell, and counts it.
     let mut second = world.pool().begin().await.expect("a second session");
-    let moved = subtasks::cancel(&mut second, cell, None).await.expect("cancel");
-    assert!(moved.is_some());
+    let ending = subtasks::Ending { kind: None, error: None };
+    let moved = subtasks::end(&mut second, &[(cell, ending)]).await.expect("cancel");
+    assert!(!moved.is_empty());
     sqlx::query("update imagemill.task_counts set cancelled_subtasks = 1").execute(&mut *second).await.expect("count it");
     second.commit().await.expect("commit");
 

@@ -39,8 +39,9 @@ async fn killed_before_the_answer_is_written() {
         // Jobs that a settle has locked wait for the counts already.
         hold(&mut locks, "select 1 from apalis.jobs where job_type = 'imagemill.generate_image' for update skip locked").await;
         world.simulator.control(|options| options.hold_submits = false).expect("let the answers go");
-        blocked(world, rows).await;
+        blocked(world).await;
         worker.kill();
+        cut(world).await;
         assert_eq!(states(world).await, [(AttemptState::Submitting, rows as i64)]);
         locks.rollback().await.expect("unlock");
         let worker = world.worker(&[]);
@@ -70,8 +71,9 @@ async fn killed_between_the_id_and_the_settle() {
         let before = accepted(world).await;
         let locks = lock(world, "select 1 from apalis.jobs where job_type = 'imagemill.generate_image' for update").await;
         world.simulator.control(|options| options.hold_polls = false).expect("let the polls go");
-        blocked(world, rows).await;
+        blocked(world).await;
         worker.kill();
+        cut(world).await;
         assert_eq!(accepted(world).await, before);
         locks.rollback().await.expect("unlock");
         let worker = world.worker(&[]);
@@ -117,11 +119,24 @@ async fn hold(locks: &mut PgConnection, statement: &'static str) {
     sqlx::query(statement).execute(locks).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// Waits until so many sessions wait for a lock.
-async fn blocked(world: &World, sessions: usize) {
-    eventually("every commit waits for the lock", || async {
+/// Waits until a writer of the worker waits for a lock, and with it whatever would be written after it.
+async fn blocked(world: &World) {
+    eventually("a commit waits for the lock", || async {
         let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-        world.number(waiting).await as usize == sessions
+        world.number(waiting).await > 0
+    })
+    .await;
+}
+
+/// Ends the sessions that wait: what the dead worker had sent before it died would be carried out otherwise, since a server
+/// that waits for a lock does not see that its client is gone.
+async fn cut(world: &World) {
+    let waiting = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    world.number(waiting).await;
+    eventually("the dead worker's sessions are gone", || async {
+        let left = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        world.number(left).await == 0
     })
     .await;
 }

@@ -1,0 +1,83 @@
+//! The jobs' side of a settle: one statement that fences them and writes what becomes of them.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use super::{
+    enqueue::WAKE_CHANNEL,
+    job::Job,
+    outcome::{Outcome, Verdict},
+};
+
+/// apalis's word for the job's state afterwards, and after how many seconds a pending one runs again.
+pub(super) fn job_state(verdict: Verdict) -> (&'static str, f64) {
+    match verdict {
+        Verdict::Done => ("Done", 0.0),
+        Verdict::Failed => ("Failed", 0.0),
+        Verdict::Cancelled => ("Killed", 0.0),
+        Verdict::RetryAfter(delay) | Verdict::TurnedAway(delay) | Verdict::ResumeAfter(delay) => ("Pending", delay.as_secs_f64()),
+        Verdict::HandedOver | Verdict::LeaseLost => ("Pending", 0.0),
+    }
+}
+
+/// Locks the jobs in the order of their ids, and writes those whose claim still holds. Returns their ids.
+pub(super) async fn acknowledge(
+    connection: &mut PgConnection,
+    settles: &[&(Job, Outcome)],
+) -> Result<HashSet<String>, sqlx::Error> {
+    macro_rules! column {
+        ($job:ident, $outcome:ident => $value:expr) => {
+            settles.iter().map(|($job, $outcome)| $value).collect::<Vec<_>>()
+        };
+    }
+    let result = |outcome: &Outcome| match &outcome.error {
+        Some(error) => json!({ "Err": error }),
+        None => json!({ "Ok": null }),
+    };
+    // `resume` says that an attempt is open: the next claim takes such a job before any other. An attempt that ends with this
+    // very settle is not closed yet here. Crashes are forgotten by whatever came to an end by itself.
+    let held: Vec<String> = sqlx::query_scalar(
+        "with given as (
+             select * from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::double precision[], $6::jsonb[],
+                                  $7::uuid[], $8::boolean[])
+                           as given (id, worker, claim, status, delay, result, cell, handed_over)
+         ), held as materialized (
+             select job.id from apalis.jobs job join given on given.id = job.id
+             where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
+             order by job.id for update of job
+         )
+         update apalis.jobs as job
+         set status = given.status, lock_by = null, lock_at = null, last_result = given.result,
+             run_at = case when given.status = 'Pending' then now() + make_interval(secs => given.delay) else job.run_at end,
+             done_at = case when given.status = 'Pending' then null else now() end,
+             metadata = case when given.status = 'Pending' and given.cell is not null
+                                  and exists (select from imagemill.attempts
+                                              where subtask_id = given.cell and finished_at is null)
+                             then case when given.handed_over then job.metadata
+                                       else delete(job.metadata, array['crashes', 'solitary', 'ledger']) end
+                                  || hstore('resume', 'true')
+                             when given.handed_over then delete(job.metadata, 'resume')
+                             else delete(job.metadata, array['resume', 'crashes', 'solitary', 'ledger']) end
+         from given where job.id = given.id and job.id in (select id from held)
+         returning job.id",
+    )
+    .bind(column!(job, _outcome => job.id.clone()))
+    .bind(column!(job, _outcome => job.worker.to_string()))
+    .bind(column!(job, _outcome => job.claim))
+    .bind(column!(_job, outcome => job_state(outcome.verdict).0))
+    .bind(column!(_job, outcome => job_state(outcome.verdict).1))
+    .bind(column!(_job, outcome => result(outcome)) as Vec<Value>)
+    // The cell only where an attempt of it may stay open.
+    .bind(column!(job, outcome => outcome.attempt.is_none().then(|| job.cell()).flatten()))
+    .bind(column!(_job, outcome => outcome.verdict == Verdict::HandedOver))
+    .fetch_all(&mut *connection)
+    .await?;
+    let held: HashSet<String> = held.into_iter().collect();
+    let handed_over = settles.iter().find(|(job, outcome)| outcome.verdict == Verdict::HandedOver && held.contains(&job.id));
+    if let Some((job, _)) = handed_over {
+        sqlx::query("select pg_notify($1, $2)").bind(WAKE_CHANNEL).bind(&*job.queue).execute(connection).await?;
+    }
+    Ok(held)
+}

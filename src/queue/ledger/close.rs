@@ -1,0 +1,75 @@
+//! The ends of attempts.
+
+use std::collections::HashSet;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{AttemptState, by_cell};
+use crate::queue::outcome::AttemptEnd;
+
+/// How a cell's open attempt ends.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::queue) enum Close<'a> {
+    /// As its handler says, with the kind of the cell's error.
+    As(&'a AttemptEnd, Option<&'static str>),
+    /// A fault of ours left it open: `submitting` ends as `unknown`, `accepted` as `abandoned`.
+    Leftover(Option<&'a str>),
+}
+
+/// Closes the open attempts of cells; under the fences of their jobs these can only be the jobs' own. Returns the cells of
+/// which one was open.
+pub(in crate::queue) async fn close(
+    connection: &mut PgConnection,
+    closes: Vec<(Uuid, Close<'_>)>,
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    if closes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let closes = by_cell(closes);
+    macro_rules! column {
+        ($end:ident, $kind:ident => $value:expr, $error:ident => $leftover:expr) => {
+            closes
+                .iter()
+                .map(|(_, close)| match close {
+                    Close::As($end, $kind) => $value,
+                    Close::Leftover($error) => $leftover,
+                })
+                .collect::<Vec<_>>()
+        };
+    }
+    let ended: Vec<Uuid> = sqlx::query_scalar(
+        "update imagemill.attempts as attempt
+         set state = coalesce(given.state, case attempt.state when 'submitting' then 'unknown' else 'abandoned' end),
+             http_status = coalesce(given.http_status, attempt.http_status), error = given.error,
+             polls = attempt.polls + given.polls, error_kind = given.error_kind, finished_at = now()
+         from unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::integer[], $7::text[])
+              as given (cell, state, http_status, error, polls, ordinal, error_kind)
+         where attempt.subtask_id = given.cell and attempt.finished_at is null
+           and (given.ordinal is null or attempt.ordinal = given.ordinal)
+         returning attempt.subtask_id",
+    )
+    .bind(closes.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())
+    .bind(column!(end, _kind => Some(end.state.as_str()), _error => None))
+    .bind(column!(end, _kind => end.http_status.map(i32::from), _error => None))
+    .bind(column!(end, _kind => end.error.clone(), error => error.map(str::to_owned)))
+    .bind(column!(end, _kind => end.polls, _error => 0))
+    .bind(column!(end, _kind => end.ordinal, _error => None))
+    .bind(column!(_end, kind => *kind, _error => None))
+    .fetch_all(connection)
+    .await?;
+    Ok(ended.into_iter().collect())
+}
+
+/// State of one attempt, to tell a settle that was written from one that was not.
+pub(in crate::queue) async fn state_of(
+    connection: &mut PgConnection,
+    cell: Uuid,
+    ordinal: i32,
+) -> Result<Option<AttemptState>, sqlx::Error> {
+    sqlx::query_scalar("select state from imagemill.attempts where subtask_id = $1 and ordinal = $2")
+        .bind(cell)
+        .bind(ordinal)
+        .fetch_optional(connection)
+        .await
+}

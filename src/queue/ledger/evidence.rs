@@ -1,0 +1,123 @@
+//! The upstream's ids, and what is known of a POST whose claim is lost. Evidence is exempt from the fence: it goes to its own
+//! attempt's row only, and never to the cell.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::queue::{error::QueueError, fault, job::Job, transaction};
+
+/// An id that the upstream answered with.
+#[derive(Debug, Clone)]
+pub struct Acceptance {
+    /// The cell.
+    pub cell: Uuid,
+    /// Its attempt.
+    pub ordinal: i32,
+    /// The id.
+    pub upstream_id: String,
+    /// Status of the answer.
+    pub http_status: u16,
+}
+
+/// What became of a submit's evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The attempt is `accepted`, under this claim.
+    Accepted,
+    /// The claim was lost: the id is in the ledger, the attempt is `abandoned`.
+    LeaseLost,
+    /// The claim holds, and no such attempt is open: a fault of ours, or a database that has forgotten its last commits.
+    NoSuchAttempt,
+}
+
+/// Commits the upstream's ids, in one statement. A worker that has lost a claim writes its id as evidence.
+///
+/// # Errors
+/// See [`QueueError`]; the caller repeats it until it stands, since no poll may come before it.
+pub async fn accepted(pool: &PgPool, acceptances: &[(Job, Acceptance)]) -> Result<Vec<Evidence>, QueueError> {
+    let written = transaction::bounded(pool, async |connection| write(connection, acceptances).await).await?;
+    fault::point(fault::ACCEPTED_COMMITTED);
+    let of = |acceptance: &Acceptance| written.get(&(acceptance.cell, acceptance.ordinal));
+    Ok(acceptances.iter().map(|(_, acceptance)| of(acceptance).copied().unwrap_or(Evidence::NoSuchAttempt)).collect())
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    acceptances: &[(Job, Acceptance)],
+) -> Result<HashMap<(Uuid, i32), Evidence>, QueueError> {
+    let mut sorted: Vec<&(Job, Acceptance)> = acceptances.iter().collect();
+    sorted.sort_by_key(|(job, _)| &job.id);
+    macro_rules! column {
+        ($job:ident, $acceptance:ident => $value:expr) => {
+            sorted.iter().map(|($job, $acceptance)| $value).collect::<Vec<_>>()
+        };
+    }
+    // `claim` tells a row of ours from a later one under the same ordinal, which cannot be; and a repeat of this very statement
+    // after a lost answer finds `accepted` with the same id. One statement holds no lock while a client stands still.
+    let rows: Vec<(Uuid, i32, bool, bool)> = sqlx::query_as(
+        "with given as (
+             select * from unnest($1::text[], $2::text[], $3::integer[], $4::uuid[], $5::integer[], $6::text[], $7::integer[])
+                           as given (job, worker, claim, cell, ordinal, upstream_id, http_status)
+         ), held as materialized (
+             select job.id from apalis.jobs job join given on given.job = job.id
+             where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
+             order by job.id for update of job
+         ), written as (
+             update imagemill.attempts as attempt
+             set state = 'accepted', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
+                 http_status = given.http_status
+             from given where given.job in (select id from held)
+               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal and attempt.claim = given.claim
+               and (state = 'submitting' or (state = 'accepted' and attempt.upstream_id = given.upstream_id))
+             returning attempt.subtask_id, attempt.ordinal
+         ), evidence as (
+             update imagemill.attempts as attempt
+             set state = 'abandoned', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
+                 http_status = given.http_status, finished_at = coalesce(finished_at, now())
+             from given where given.job not in (select id from held)
+               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal and attempt.claim = given.claim
+               and state in ('submitting', 'unknown')
+             returning 1
+         )
+         select given.cell, given.ordinal, given.job in (select id from held),
+                exists (select from written where written.subtask_id = given.cell and written.ordinal = given.ordinal)
+         from given",
+    )
+    .bind(column!(job, _acceptance => job.id.clone()))
+    .bind(column!(job, _acceptance => job.worker.to_string()))
+    .bind(column!(job, _acceptance => job.claim))
+    .bind(column!(_job, acceptance => acceptance.cell))
+    .bind(column!(_job, acceptance => acceptance.ordinal))
+    .bind(column!(_job, acceptance => acceptance.upstream_id.clone()))
+    .bind(column!(_job, acceptance => i32::from(acceptance.http_status)))
+    .fetch_all(connection)
+    .await?;
+    let evidence = |is_held, is_written| match (is_held, is_written) {
+        (true, true) => Evidence::Accepted,
+        (true, false) => Evidence::NoSuchAttempt,
+        (false, _) => Evidence::LeaseLost,
+    };
+    Ok(rows.into_iter().map(|(cell, ordinal, held, written)| ((cell, ordinal), evidence(held, written))).collect())
+}
+
+/// Evidence of a worker that has lost its claim: the POST of its own row never left. To its own attempt's row only, and
+/// never to the cell.
+pub(in crate::queue) async fn never_left(
+    connection: &mut PgConnection,
+    job: &Job,
+    cell: Uuid,
+    error: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update imagemill.attempts set state = 'not_sent', error = $3, finished_at = now()
+         where subtask_id = $1 and claim = $2 and state = 'submitting'",
+    )
+    .bind(cell)
+    .bind(job.claim)
+    .bind(error)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The submit ledger: `imagemill.attempts`, whose SQL stands in this module alone.
+//!
+//! A row is committed before its POST leaves, and the upstream's id before the first poll; so whatever dies, what was
+//! paid for is known by id, or known to be unknown. All of it goes by arrays: cells that reach a step within a few
+//! milliseconds share its transaction.
+
+mod close;
+mod evidence;
+mod open;
+mod read;
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+pub(super) use close::{Close, close, state_of};
+pub(super) use evidence::never_left;
+pub use evidence::{Acceptance, Evidence, accepted};
+pub use open::{Submit, begin};
+pub use read::{AttemptRow, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
+
+/// State of an attempt (design, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum AttemptState {
+    /// Open: the row stands, the POST may be out.
+    Submitting,
+    /// Open: the upstream has it, under an id.
+    Accepted,
+    /// The POST never left.
+    NotSent,
+    /// 401 402 403 429 503: surely not taken.
+    TurnedAway,
+    /// The upstream did not take the request.
+    Rejected,
+    /// A picture.
+    Succeeded,
+    /// The upstream failed.
+    Failed,
+    /// The content was refused.
+    Refused,
+    /// The upstream gave up.
+    TimedOut,
+    /// Given up or cancelled while the upstream had not said the end.
+    Abandoned,
+    /// Whether it was taken is not known.
+    Unknown,
+}
+
+impl AttemptState {
+    /// Whether `attempt_count` leaves it out: nothing was paid for, or could have been.
+    pub const fn is_uncounted(self) -> bool {
+        matches!(self, Self::NotSent | Self::TurnedAway)
+    }
+
+    /// As it stands in the row.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitting => "submitting",
+            Self::Accepted => "accepted",
+            Self::NotSent => "not_sent",
+            Self::TurnedAway => "turned_away",
+            Self::Rejected => "rejected",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Abandoned => "abandoned",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// An interval as a row says it: a clock that went back is no negative time.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
+}
+
+/// Sorts by cell: rows are locked in the order of their ids.
+fn by_cell<T>(mut members: Vec<(Uuid, T)>) -> Vec<(Uuid, T)> {
+    members.sort_by_key(|(cell, _)| *cell);
+    members
+}

@@ -1,0 +1,89 @@
+//! The row of a POST that has not left: committed before it does.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::by_cell;
+use crate::queue::{error::QueueError, fault, job, job::Job, settle::Settle, transaction};
+
+/// What is about to be submitted.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// The cell.
+    pub cell: Uuid,
+    /// The group's round.
+    pub round: i32,
+    /// The lane.
+    pub lane: String,
+    /// Hash of the body.
+    pub request_sha256: String,
+    /// An answer may come within so long: the submit's time-out and the lease.
+    pub answer_within: Duration,
+}
+
+/// Commits the rows of POSTs that have not left: fences, the cells' side, the rows, in one transaction. Returns, in the
+/// order of the submits, the ordinal of each row; none: the cell does not want a submit any more, or the claim is lost.
+///
+/// # Errors
+/// See [`QueueError`]. Whether the rows stand is then not known: the settle of each job closes its own as `not_sent`.
+pub async fn begin(pool: &PgPool, hook: &dyn Settle, submits: &[(Job, Submit)]) -> Result<Vec<Option<i32>>, QueueError> {
+    let mut ordinals = transaction::bounded(pool, async |connection| write(connection, hook, submits).await).await?;
+    fault::point(fault::LEDGER_COMMITTED);
+    Ok(submits.iter().map(|(_, submit)| ordinals.remove(&submit.cell)).collect())
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    hook: &dyn Settle,
+    submits: &[(Job, Submit)],
+) -> Result<HashMap<Uuid, i32>, QueueError> {
+    let mut transaction = transaction::begin(connection).await?;
+    let held = job::fence(&mut transaction, submits.iter().map(|(job, _)| job)).await?;
+    let submits: Vec<&(Job, Submit)> = submits.iter().filter(|(job, _)| held.contains(&job.id)).collect();
+    let groups = hook.open_cells(&mut transaction, &submits).await?;
+    let opened: Vec<(Uuid, (&Job, &Submit))> = submits
+        .iter()
+        .filter(|(_, submit)| groups.contains_key(&submit.cell))
+        .map(|(job, submit)| (submit.cell, (job, submit)))
+        .collect();
+    let ordinals = insert(&mut transaction, by_cell(opened)).await?;
+    let groups: HashSet<String> = groups.into_values().collect();
+    hook.open_groups(&mut transaction, &groups.into_iter().collect::<Vec<_>>()).await?;
+    transaction.commit().await?;
+    Ok(ordinals)
+}
+
+async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submit))>) -> Result<HashMap<Uuid, i32>, QueueError> {
+    if submits.is_empty() {
+        return Ok(HashMap::new());
+    }
+    macro_rules! column {
+        ($job:ident, $submit:ident => $value:expr) => {
+            submits.iter().map(|(_, ($job, $submit))| $value).collect::<Vec<_>>()
+        };
+    }
+    let rows: Vec<(Uuid, i32)> = sqlx::query_as(
+        "insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, answer_until)
+         select given.cell, coalesce(before.ordinal, 0) + 1, given.round, given.claim, given.lane, given.worker, 'submitting',
+                now() + make_interval(secs => given.answer_within)
+         from unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $5::text[], $6::double precision[])
+              as given (cell, round, claim, lane, worker, answer_within)
+         left join lateral (select ordinal from imagemill.attempts
+                            where subtask_id = given.cell order by ordinal desc limit 1) as before on true
+         returning subtask_id, ordinal",
+    )
+    .bind(submits.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())
+    .bind(column!(_job, submit => submit.round))
+    .bind(column!(job, _submit => job.claim))
+    .bind(column!(_job, submit => submit.lane.clone()))
+    .bind(column!(job, _submit => job.worker.to_string()))
+    .bind(column!(_job, submit => submit.answer_within.as_secs_f64()))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
+}

@@ -1,0 +1,73 @@
+//! Own orphans: what PostgreSQL says is ours is compared with what is held, whenever an answer was lost or the two differ.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, atomic::Ordering},
+};
+
+use super::{error::QueueError, shared::Shared, transaction};
+
+/// Jobs that nobody here knows go back to pending; jobs that are ours no longer are told so.
+pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
+    // Before the look: what is found out later asks for another one.
+    shared.reconcile.store(false, Ordering::Release);
+    let worker = shared.incarnation();
+    let before: Vec<(String, i32)> = {
+        let held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.keys().cloned().collect()
+    };
+    let running: Vec<(String, i32)> = transaction::bounded(&shared.pool, async |connection| {
+        let query = sqlx::query_as(
+            "select id, attempts from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'",
+        );
+        Ok(query.bind(&*worker).fetch_all(connection).await?)
+    })
+    .await
+    .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
+    let running: HashMap<String, i32> = running.into_iter().collect();
+    let lost: Vec<&(String, i32)> = before.iter().filter(|(id, claim)| running.get(id) != Some(claim)).collect();
+    let unknown: Vec<(&String, i32)> = {
+        let held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in lost {
+            // One that is being settled is not in the table any more either; its handler has ended and is not disturbed.
+            if let Some(tokens) = held.get(key) {
+                tokens.lease_lost.cancel();
+            }
+        }
+        running
+            .iter()
+            .map(|(id, claim)| (id, *claim))
+            .filter(|(id, claim)| !held.contains_key(&((*id).clone(), *claim)))
+            .collect()
+    };
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let put_back = transaction::bounded(&shared.pool, async |connection| {
+        let query = sqlx::query(
+            "with mine as (
+                 select job.id from apalis.jobs job
+                 join unnest($2::text[], $3::integer[]) as given (id, claim) on given.id = job.id
+                 where job.lock_by = $1 and job.attempts = given.claim and job.status = 'Running'
+                 order by job.id for update of job
+             )
+             update apalis.jobs as job
+             set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,
+                 metadata = case when exists (select from imagemill.attempts
+                                              where subtask_id::text = job.idempotency_key and finished_at is null)
+                                 then job.metadata || hstore('resume', 'true') else delete(job.metadata, 'resume') end
+             from mine where job.id = mine.id",
+        )
+        .bind(&*worker)
+        .bind(unknown.iter().map(|(id, _)| (*id).clone()).collect::<Vec<_>>())
+        .bind(unknown.iter().map(|(_, claim)| *claim).collect::<Vec<_>>());
+        Ok(query.execute(connection).await?.rows_affected())
+    })
+    .await
+    .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
+    if put_back > 0 {
+        tracing::warn!(jobs = put_back, "put back: claimed by this worker, whose answer was lost");
+        shared.wake.look();
+    }
+    Ok(())
+}

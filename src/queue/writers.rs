@@ -1,0 +1,100 @@
+//! The engine's writers: one for ledger rows, one for upstream ids, one a queue for settles. Each writes what waits at its
+//! door as one group.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use sqlx::PgPool;
+
+use super::{
+    error::QueueError,
+    group::{Group, GroupWork},
+    job::Job,
+    ledger::{self, Acceptance, Evidence, Submit},
+    outcome::Outcome,
+    settle::{self, Settle, Settled},
+};
+
+struct LedgerWriter {
+    pool: PgPool,
+    hook: Arc<dyn Settle>,
+}
+
+#[async_trait]
+impl GroupWork for LedgerWriter {
+    type Member = (Job, Submit);
+    type Answer = Option<i32>;
+    const WHAT: &'static str = "ledger rows were not written";
+
+    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<Option<i32>>, QueueError> {
+        ledger::begin(&self.pool, &*self.hook, submits).await
+    }
+}
+
+struct AcceptedWriter {
+    pool: PgPool,
+}
+
+#[async_trait]
+impl GroupWork for AcceptedWriter {
+    type Member = (Job, Acceptance);
+    type Answer = Evidence;
+    const WHAT: &'static str = "upstream ids were not written";
+
+    async fn work(&self, acceptances: &[(Job, Acceptance)]) -> Result<Vec<Evidence>, QueueError> {
+        ledger::accepted(&self.pool, acceptances).await
+    }
+}
+
+struct SettleWriter {
+    pool: PgPool,
+    hook: Arc<dyn Settle>,
+}
+
+#[async_trait]
+impl GroupWork for SettleWriter {
+    type Member = (Job, Outcome);
+    type Answer = Settled;
+    const WHAT: &'static str = "outcomes were not written";
+
+    async fn work(&self, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
+        settle::settle(&self.pool, &*self.hook, settles).await
+    }
+}
+
+/// The writers of one queue.
+pub(super) struct Writers {
+    ledger: Group<LedgerWriter>,
+    accepted: Group<AcceptedWriter>,
+    settles: Group<SettleWriter>,
+}
+
+/// The writers by queue.
+pub(super) type WritersByQueue = HashMap<&'static str, Writers>;
+
+impl Writers {
+    /// Starts the writers of a queue; they end when this is dropped.
+    pub(super) fn start(pool: &PgPool, hook: &Arc<dyn Settle>) -> Self {
+        Self {
+            ledger: Group::start(LedgerWriter { pool: pool.clone(), hook: Arc::clone(hook) }),
+            accepted: Group::start(AcceptedWriter { pool: pool.clone() }),
+            settles: Group::start(SettleWriter { pool: pool.clone(), hook: Arc::clone(hook) }),
+        }
+    }
+
+    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
+    /// the claim is lost.
+    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
+        self.ledger.join((job.clone(), submit)).await
+    }
+
+    /// Commits an upstream's id.
+    pub(super) async fn accepted(&self, job: &Job, acceptance: Acceptance) -> Result<Evidence, QueueError> {
+        self.accepted.join((job.clone(), acceptance)).await
+    }
+
+    /// Settles a job.
+    pub(super) async fn settle(&self, job: &Job, outcome: Outcome) -> Result<Settled, QueueError> {
+        self.settles.join((job.clone(), outcome)).await
+    }
+}

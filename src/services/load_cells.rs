@@ -1,0 +1,127 @@
+//! What is known of cells when their runs begin. Cells that were claimed together are loaded by one statement; what their
+//! tasks have in common is kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::{
+    crud::{
+        subtasks::{self, RunRow},
+        tasks,
+    },
+    models::{self, Prompt, status::Status},
+    queue::{
+        QueueError,
+        group::{Group, GroupWork},
+        ledger::{self, Past},
+    },
+};
+
+/// Tasks whose prompts are kept; a worker runs cells of a few at a time.
+const KEPT_TASKS: usize = 256;
+
+/// A task's prompts, or why they are none.
+pub(super) type Prompts = Arc<Result<Vec<Prompt>, String>>;
+
+/// A cell to be run.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) row: RunRow,
+    pub(super) prompts: Prompts,
+    pub(super) past: Past,
+}
+
+/// Which cell, and whether it may have a past: at its job's first claim it has none.
+pub(super) type Wanted = (Uuid, bool);
+
+/// Loads cells in groups. Cheap to clone; it begins with its first use.
+#[derive(Clone, Default)]
+pub struct CellLoader {
+    group: Arc<OnceLock<Group<LoadCells>>>,
+}
+
+impl CellLoader {
+    /// Loads a cell; none: there is no such cell.
+    pub(super) async fn load(&self, pool: &PgPool, wanted: Wanted) -> Result<Option<Found>, QueueError> {
+        let group = self.group.get_or_init(|| Group::start(LoadCells { pool: pool.clone(), prompts: Mutex::default() }));
+        group.join(wanted).await
+    }
+}
+
+struct LoadCells {
+    pool: PgPool,
+    prompts: Mutex<HashMap<Uuid, Prompts>>,
+}
+
+#[async_trait]
+impl GroupWork for LoadCells {
+    type Member = Wanted;
+    type Answer = Option<Found>;
+    const WHAT: &'static str = "cells were not loaded";
+
+    async fn work(&self, wanted: &[Wanted]) -> Result<Vec<Option<Found>>, QueueError> {
+        let mut found = crate::queue::bounded(&self.pool, async |connection| self.read(connection, wanted).await).await?;
+        Ok(wanted.iter().map(|(cell, _)| found.remove(cell)).collect())
+    }
+}
+
+impl LoadCells {
+    async fn read(&self, connection: &mut PgConnection, wanted: &[Wanted]) -> Result<HashMap<Uuid, Found>, QueueError> {
+        let cells: Vec<Uuid> = wanted.iter().map(|(cell, _)| *cell).collect();
+        let rows = subtasks::get_to_run(connection, &cells).await?;
+        let prompts = self.prompts_of(connection, &rows).await?;
+        let may_have_past = |row: &RunRow| {
+            row.status != Status::Pending || wanted.iter().any(|(cell, may_have_past)| *cell == row.id && *may_have_past)
+        };
+        let rounds: Vec<(Uuid, i32)> = rows.iter().filter(|row| may_have_past(row)).map(|row| (row.id, row.round)).collect();
+        let mut pasts = if rounds.is_empty() { HashMap::new() } else { ledger::pasts(connection, &rounds).await? };
+        let found = rows.into_iter().filter_map(|row| {
+            let past = pasts.remove(&row.id).unwrap_or_default();
+            let prompts = Arc::clone(prompts.get(&row.task_id)?);
+            Some((row.id, Found { row, prompts, past }))
+        });
+        Ok(found.collect())
+    }
+
+    /// The prompts of these cells' tasks: read once a task, since they never change.
+    async fn prompts_of(&self, connection: &mut PgConnection, rows: &[RunRow]) -> Result<HashMap<Uuid, Prompts>, QueueError> {
+        let mut known = HashMap::new();
+        let mut missing = Vec::new();
+        {
+            let kept = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
+            for row in rows {
+                if let Some(prompts) = kept.get(&row.task_id) {
+                    known.insert(row.task_id, Arc::clone(prompts));
+                } else if !missing.contains(&row.task_id) {
+                    missing.push(row.task_id);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(known);
+        }
+        let read: Vec<(Uuid, Prompts)> = tasks::get_prompts(connection, &missing)
+            .await?
+            .into_iter()
+            .map(|(task, json)| {
+                let prompts = models::validate_prompts(&json).map_err(|faults| format!("the task's prompts: {faults}"));
+                (task, Arc::new(prompts))
+            })
+            .collect();
+        let mut kept = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() + read.len() > KEPT_TASKS {
+            kept.clear();
+        }
+        for (task, prompts) in read {
+            kept.insert(task, Arc::clone(&prompts));
+            known.insert(task, prompts);
+        }
+        Ok(known)
+    }
+}
