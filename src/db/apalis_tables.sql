@@ -22,11 +22,17 @@ begin
         create index imagemill_jobs_resumed on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
             where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume' and not metadata ? 'alone';
     end if;
-    -- What a worker holds: counted by its beat, put back by its rescuer.
-    if to_regclass('apalis.imagemill_jobs_running') is null then
-        create index imagemill_jobs_running on apalis.jobs (lock_by)
-            where status = 'Running' and job_type like 'imagemill.%';
+    -- The claim of what may have ended its workers; and whether there is any.
+    if to_regclass('apalis.imagemill_jobs_solitary') is null then
+        create index imagemill_jobs_solitary on apalis.jobs (job_type, run_at, id)
+            where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary';
     end if;
+    -- What a worker holds: counted by its beat, put back by its rescuer, asked for by the foreign key when its row goes. In place
+    -- of apalis's own, in which every finished job stands as well.
+    if to_regclass('apalis.imagemill_jobs_lock_by') is null then
+        create index imagemill_jobs_lock_by on apalis.jobs (lock_by) where lock_by is not null;
+    end if;
+    drop index if exists apalis.idx_apalis_jobs_lock_by, apalis.imagemill_jobs_running;
     -- Our queues notify once a statement from the statement itself; apalis's trigger would do it once a row.
     if not exists (select from pg_trigger
                    where tgrelid = 'apalis.jobs'::regclass and tgname = 'notify_workers'

@@ -43,10 +43,8 @@ pub(super) async fn acknowledge(
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::double precision[], $6::jsonb[],
                                   $7::uuid[], $8::boolean[])
                            as given (id, worker, claim, status, delay, result, cell, handed_over)
-         ), held as materialized (
-             select job.id from apalis.jobs job join given on given.id = job.id
-             where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
-             order by job.id for update of job
+         ), locked as materialized (
+             select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
          )
          update apalis.jobs as job
          set status = given.status, lock_by = null, lock_at = null, last_result = given.result,
@@ -60,7 +58,9 @@ pub(super) async fn acknowledge(
                                   || hstore('resume', 'true')
                              when given.handed_over then delete(job.metadata, 'resume')
                              else delete(job.metadata, array['resume', 'crashes', 'solitary', 'ledger']) end
-         from given where job.id = given.id and job.id in (select id from held)
+         from given join locked using (id)
+         where job.id = any ($1) and job.id = given.id
+           and locked.lock_by = given.worker and locked.attempts = given.claim and locked.status = 'Running'
          returning job.id",
     )
     .bind(column!(job, _outcome => job.id.clone()))

@@ -139,14 +139,13 @@ pub(super) async fn claim_solitary(pool: &PgPool, served: &Served, worker: &Arc<
 pub(super) async fn put_back(pool: &PgPool, jobs: &[Job]) -> Result<(), QueueError> {
     transaction::bounded(pool, async |connection| {
         sqlx::query(
-            "with mine as (
-                 select job.id from apalis.jobs job
-                 join unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) on given.id = job.id
-                 where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
-                 order by job.id for update of job
+            "with locked as materialized (
+                 select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
              )
              update apalis.jobs as job set status = 'Pending', lock_by = null, lock_at = null
-             from mine where job.id = mine.id",
+             from unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) join locked using (id)
+             where job.id = any ($1) and job.id = given.id
+               and locked.lock_by = worker and locked.attempts = claim and locked.status = 'Running'",
         )
         .bind(jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>())
         .bind(jobs.iter().map(|job| job.worker.to_string()).collect::<Vec<_>>())
@@ -226,7 +225,8 @@ pub(super) async fn waiting(pool: &PgPool, served: &[&Served]) -> Result<HashMap
             "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
                     exists (select from apalis.jobs
                             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
-                              and metadata ? 'solitary' and run_at <= now())
+                              and metadata ? 'solitary' and run_at <= now()
+                            order by job_type, run_at, id limit 1)
              from unnest($1::text[], $2::text[]) as wanted (queue, lane)
              left join lateral ({next}) as next on true
              group by wanted.queue"

@@ -62,11 +62,15 @@ pub(super) async fn fence(
         workers.push(job.worker.to_string());
         claims.push(job.claim);
     }
+    // Found by id alone: any other column would make the planner think of an index in which a worker's jobs of an hour are dead
+    // entries.
     let held: Vec<String> = sqlx::query_scalar(
-        "select job.id from apalis.jobs job
-         join unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) on given.id = job.id
-         where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
-         order by job.id for update of job",
+        "with locked as materialized (
+             select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
+         )
+         select locked.id from locked
+         join unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) using (id)
+         where lock_by = worker and attempts = claim and status = 'Running'",
     )
     .bind(ids)
     .bind(workers)

@@ -45,11 +45,11 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
     }
     let put_back = transaction::bounded(&shared.pool, async |connection| {
         let query = sqlx::query(
-            "with mine as (
-                 select job.id from apalis.jobs job
-                 join unnest($2::text[], $3::integer[]) as given (id, claim) on given.id = job.id
-                 where job.lock_by = $1 and job.attempts = given.claim and job.status = 'Running'
-                 order by job.id for update of job
+            "with locked as materialized (
+                 select id, lock_by, attempts, status from apalis.jobs where id = any ($2) order by id for update
+             ), mine as (
+                 select id from locked join unnest($2::text[], $3::integer[]) as given (id, claim) using (id)
+                 where lock_by = $1 and attempts = claim and status = 'Running'
              )
              update apalis.jobs as job
              set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,

@@ -60,10 +60,11 @@ async fn write(
         "with given as (
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::uuid[], $5::integer[], $6::text[], $7::integer[])
                            as given (job, worker, claim, cell, ordinal, upstream_id, http_status)
+         ), locked as materialized (
+             select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
          ), held as materialized (
-             select job.id from apalis.jobs job join given on given.job = job.id
-             where job.lock_by = given.worker and job.attempts = given.claim and job.status = 'Running'
-             order by job.id for update of job
+             select id from locked join given on given.job = locked.id
+             where lock_by = worker and attempts = claim and status = 'Running'
          ), written as (
              update imagemill.attempts as attempt
              set state = 'accepted', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
