@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use imagemill::commands::simulate::SimulateArgs;
+use imagemill::commands::{
+    bench::{BenchOptions, stock::StockSetting},
+    simulate::SimulateArgs,
+};
 use uuid::Uuid;
 
 /// A durable job queue on PostgreSQL that runs image-generation experiments: nothing lost, nothing paid twice.
@@ -50,6 +53,11 @@ pub(crate) enum Command {
     Psql(PsqlArgs),
     /// Print the effective settings, each with its source.
     Config,
+    /// Measure the engine on this machine, beside apalis-postgres's stock backend.
+    Bench(BenchOptions),
+    /// A worker of the stock backend, for `bench`.
+    #[command(hide = true)]
+    BenchStockWorker(StockSetting),
 }
 
 impl Command {

@@ -4,6 +4,7 @@ mod cli;
 mod complete_task;
 mod generate_image;
 mod signals;
+mod stock_worker;
 mod worker;
 
 use std::{io, process::ExitCode, time::Duration};
@@ -59,8 +60,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let mut options = LoadOptions { profile: cli.env.clone(), file: cli.config.clone(), ..LoadOptions::default() };
-    if matches!(cli.command, Command::Demo(_)) {
-        // Whatever the shell says of these, right or wrong, is not for the demo.
+    if matches!(cli.command, Command::Demo(_) | Command::Bench(_)) {
+        // Whatever the shell says of these, right or wrong, is not for them.
         options.environment.retain(|name, _| !is_left_alone_by_the_demo(name));
     }
     let loaded = config::load(options.clone()).map_err(Failure::usage)?;
@@ -96,7 +97,15 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
         Command::Worker(arguments) => return worker(arguments, loaded).await,
         Command::Simulate(arguments) => {
             let json = json || arguments.json;
-            commands::simulate::simulate(arguments.options(), json).await?;
+            let parent = if arguments.with_parent { Some(signals::watch_parent().map_err(Failure::failed)?) } else { None };
+            let simulator = commands::simulate::simulate(arguments.options(), json);
+            match parent {
+                None => simulator.await?,
+                Some(orphaned) => tokio::select! {
+                    ended = simulator => ended?,
+                    () = orphaned.cancelled() => {}
+                },
+            }
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
         Command::User(command) => {
@@ -126,6 +135,8 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
         Command::Config => commands::config::config(&loaded, json, out).map_err(Failure::failed)?,
+        Command::Bench(options) => commands::bench::bench(options, json, out).await?,
+        Command::BenchStockWorker(setting) => stock_worker::run(loaded.settings, setting).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -49,7 +49,7 @@ impl Signals {
 
 /// The parent holds the other end of standard input: it closes however the parent ends. Read on a thread, since a read that
 /// never returns must not keep the runtime from ending.
-fn watch_parent() -> std::io::Result<CancellationToken> {
+pub(crate) fn watch_parent() -> std::io::Result<CancellationToken> {
     let orphaned = CancellationToken::new();
     let told = orphaned.clone();
     std::thread::Builder::new().name("imagemill-parent".to_owned()).spawn(move || {

@@ -1,5 +1,6 @@
 //! One file a command of the command line: a plain function with plain arguments.
 
+pub mod bench;
 pub mod config;
 mod contact_sheet;
 pub mod demo;

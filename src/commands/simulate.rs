@@ -62,6 +62,9 @@ pub struct SimulateArgs {
     /// Print the address as JSON.
     #[arg(long)]
     pub json: bool,
+    /// End when standard input ends: the process that started this one is gone.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
 }
 
 /// `N=BEHAVIOUR`

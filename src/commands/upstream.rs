@@ -31,6 +31,18 @@ pub(super) async fn stand_in(effective: &mut Effective, stand_in: StandIn) -> Re
     let options = SimulatorOptions { token: Some(SecretString::from(token.clone())), ..stand_in.options };
     let header = options.request_id_header.clone();
     let simulator = Simulator::start(options).await.map_err(Failure::failed)?;
+    lead_to(effective, simulator.url(), token, &header, stand_in.poll_interval)?;
+    Ok(simulator)
+}
+
+/// Points every lane at a simulator that stands there.
+pub(super) fn lead_to(
+    effective: &mut Effective,
+    url: &str,
+    token: String,
+    request_id_header: &str,
+    poll_interval: &str,
+) -> Result<(), Failure> {
     effective.without_proxies();
     effective.set("upstream.api_token", token);
     effective.set("upstream.api_token_file", "");
@@ -38,14 +50,14 @@ pub(super) async fn stand_in(effective: &mut Effective, stand_in: StandIn) -> Re
     effective.set("upstream.token_prefix", "");
     for (lane, settings) in Settings::defaults().map_err(Failure::failed)?.lanes {
         let mut set = |key: &str, value: &str| effective.set(&format!("lanes.{lane}.{key}"), value);
-        set("base_url", simulator.url());
+        set("base_url", url);
         set("submit_path", &settings.submit_path);
         set("poll_path", &settings.poll_path);
-        set("request_id_header", &header);
-        set("poll_interval", stand_in.poll_interval);
+        set("request_id_header", request_id_header);
+        set("poll_interval", poll_interval);
         set("max_polls", "600");
     }
-    Ok(simulator)
+    Ok(())
 }
 
 /// Sees that the configured upstream can be used for these lanes, before anything is stored.

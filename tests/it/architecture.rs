@@ -112,7 +112,7 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn apalis_is_named_only_where_the_queue_meets_it() {
-    only_in(&["src/queue/", "src/db/", "jobs/worker.rs"], "apalis", |line| {
+    only_in(&["src/queue/", "src/db/", "jobs/worker.rs", "jobs/stock_worker.rs"], "apalis", |line| {
         words(line).any(|word| ["apalis", "apalis_core", "apalis_postgres"].contains(&word))
     });
 }
