@@ -197,20 +197,31 @@ pub async fn get_pending_subtasks(
     .await
 }
 
-/// The ledger rows of these cells are about to be written: pending becomes processing. Returns each with its task; one that
-/// is not pending, or whose end was asked for, is left out. To be given in the order of the ids, as everybody locks them.
+/// A cell whose ledger row is about to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct Begun {
+    /// Itself.
+    pub id: Uuid,
+    /// Its task.
+    pub task_id: Uuid,
+    /// Whether its task was still pending.
+    pub is_first: bool,
+}
+
+/// The ledger rows of these cells are about to be written: pending becomes processing. One that is not pending, or whose end
+/// was asked for, is left out. To be given in the order of the ids, as everybody locks them.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn begin_attempts(connection: &mut PgConnection, cells: &[(Uuid, &str)]) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+pub async fn begin_attempts(connection: &mut PgConnection, cells: &[(Uuid, &str)]) -> Result<Vec<Begun>, sqlx::Error> {
     sqlx::query_as(
         "update imagemill.subtasks s
          set status = 'processing', attempt_count = attempt_count + 1, request_sha256 = given.sha256, error = null,
-             started_at = coalesce(started_at, now()), updated_at = now()
-         from unnest($1::uuid[], $2::text[]) as given (id, sha256)
-         where s.id = given.id and status = 'pending' and cancel_requested_at is null
-           and not exists (select from imagemill.tasks t where t.id = s.task_id and t.cancel_requested_at is not null)
-         returning s.id, s.task_id",
+             started_at = coalesce(s.started_at, now()), updated_at = now()
+         from unnest($1::uuid[], $2::text[]) as given (id, sha256), imagemill.tasks t
+         where s.id = given.id and t.id = s.task_id and s.status = 'pending'
+           and s.cancel_requested_at is null and t.cancel_requested_at is null
+         returning s.id, s.task_id, t.status = 'pending' as is_first",
     )
     .bind(cells.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(cells.iter().map(|(_, sha256)| (*sha256).to_owned()).collect::<Vec<_>>())

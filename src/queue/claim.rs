@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use super::{error::QueueError, job::Job, slots::Slots, tokens::JobTokens, transaction};
@@ -17,8 +18,13 @@ pub(super) struct Served {
     pub(super) slots: Arc<Slots>,
 }
 
-/// id, payload, number of the claim, key, whether an attempt is open, crashes.
-type ClaimedRow = (String, Vec<u8>, i32, Option<String>, bool, i32);
+/// id, payload, number of the claim, key, whether an attempt is open, crashes, lane, when it was due.
+type ClaimedRow = (String, Vec<u8>, i32, Option<String>, bool, i32, Option<String>, DateTime<Utc>);
+
+/// Up to where each lane was claimed. A hint only: what was claimed leaves dead entries at the head of its index, and this is
+/// where they end. Whoever finds less than he wanted looks from the beginning again, and so does everybody now and then: what
+/// was put back, or committed late, stands before it.
+pub(super) type Cursor = HashMap<String, (DateTime<Utc>, String)>;
 
 macro_rules! claim_statement {
     (resumed: $resumed:literal, fresh: $fresh:literal) => {
@@ -40,7 +46,7 @@ macro_rules! claim_statement {
              set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
              from picked where job.id = picked.id
              returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
-                       coalesce((job.metadata -> 'crashes')::integer, 0)"
+                       coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at"
         )
     };
 }
@@ -56,12 +62,12 @@ const CLAIM: &str = claim_statement!(
                   order by run_at, id limit $4
                   for update skip locked) as waiting
 ",
-    fresh: "select id from unnest($3::text[]) as wanted (lane)
+    fresh: "select id from unnest($3::text[], $5::timestamptz[], $6::text[]) as wanted (lane, after, after_id)
             cross join lateral (
                 select id, run_at from apalis.jobs
                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
                   and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary'
-                    and run_at <= now()
+                  and run_at <= now() and (run_at, id) > (wanted.after, wanted.after_id)
                 order by run_at, id limit $4 - (select count(*) from resumed)
                 for update skip locked) as waiting
 "
@@ -90,18 +96,41 @@ const CLAIM_OF_GROUP: &str = claim_statement!(
 /// Claims up to so many. Cells with an open attempt come before any other; then the oldest.
 ///
 /// Limits, pauses, turns and budgets of the lanes belong here, under the lanes' row locks (design, section 8).
-pub(super) async fn claim(pool: &PgPool, served: &Served, worker: &Arc<str>, wanted: usize) -> Result<Vec<Job>, QueueError> {
+pub(super) async fn claim(
+    pool: &PgPool,
+    served: &Served,
+    worker: &Arc<str>,
+    wanted: usize,
+    cursor: &mut Cursor,
+) -> Result<Vec<Job>, QueueError> {
     if wanted == 0 {
         return Ok(Vec::new());
     }
-    let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+    let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
     let rows = transaction::bounded(pool, async |connection| {
         let statement = if served.group.is_some() { CLAIM_OF_GROUP } else { CLAIM };
-        let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(wanted);
-        let query = if let Some(group) = &served.group { query.bind(group) } else { query };
+        let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(limit);
+        let query = if let Some(group) = &served.group {
+            query.bind(group)
+        } else {
+            let after = served.lanes.iter().map(|lane| cursor.get(lane).map_or(DateTime::UNIX_EPOCH, |(run_at, _)| *run_at));
+            let after_id = served.lanes.iter().map(|lane| cursor.get(lane).map_or(String::new(), |(_, id)| id.clone()));
+            query.bind(after.collect::<Vec<_>>()).bind(after_id.collect::<Vec<_>>())
+        };
         Ok(query.fetch_all(connection).await?)
     });
     let rows: Vec<ClaimedRow> = rows.await?;
+    if rows.len() < wanted {
+        cursor.clear();
+    } else {
+        for (id, .., is_resumed, _, lane, run_at) in &rows {
+            let Some(lane) = lane.as_ref().filter(|_| !is_resumed) else { continue };
+            let reached = (*run_at, id.clone());
+            if cursor.get(lane).is_none_or(|before| *before < reached) {
+                cursor.insert(lane.clone(), reached);
+            }
+        }
+    }
     let mut jobs: Vec<Job> = rows.into_iter().map(|row| held(served, worker, row)).collect();
     jobs.sort_by(|left, right| right.is_resumed.cmp(&left.is_resumed).then_with(|| left.id.cmp(&right.id)));
     Ok(jobs)
@@ -123,7 +152,7 @@ pub(super) async fn claim_solitary(pool: &PgPool, served: &Served, worker: &Arc<
              set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
              from picked where job.id = picked.id
              returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
-                       coalesce((job.metadata -> 'crashes')::integer, 0)",
+                       coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
         )
         .bind(&*served.queue)
         .bind(&**worker)
@@ -169,7 +198,7 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
          set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
          from picked where job.id = picked.id
          returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
-                   coalesce((job.metadata -> 'crashes')::integer, 0)",
+                   coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
     )
     .bind(&*served.queue)
     .bind(&**worker)
@@ -179,7 +208,7 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
     Ok(row.map(|row| held(served, worker, row)))
 }
 
-fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed, crashes): ClaimedRow) -> Job {
+fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed, crashes, ..): ClaimedRow) -> Job {
     Job {
         key: key.unwrap_or_else(|| id.clone()),
         id,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    claim::{self, Served},
+    claim::{self, Cursor, Served},
     engine::Engine,
     enqueue,
     error::QueueError,
@@ -19,11 +19,18 @@ const PASSED_OVER: Duration = Duration::from_millis(20);
 /// So much rarer is the look into the tables while notifications come.
 const RARER: u32 = 10;
 
+/// A claim begins at the oldest job at least so often.
+const ANEW: Duration = Duration::from_secs(1);
+
 type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
 
 /// What the claimer knows of one queue.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
+    /// Where to go on.
+    cursor: Cursor,
+    /// When it began anew.
+    cursor_since: Instant,
     /// More may be due than was taken: there were no more slots.
     has_more: bool,
     /// When the next job is due that waits for its time.
@@ -32,13 +39,27 @@ struct Known {
     has_solitary: bool,
 }
 
+impl Known {
+    fn new() -> Self {
+        Self { cursor: Cursor::new(), cursor_since: Instant::now(), has_more: true, due: None, has_solitary: false }
+    }
+
+    /// Where to go on, begun anew now and then.
+    fn cursor(&mut self) -> &mut Cursor {
+        if self.cursor_since.elapsed() > ANEW {
+            self.cursor.clear();
+            self.cursor_since = Instant::now();
+        }
+        &mut self.cursor
+    }
+}
+
 impl Engine {
     /// Claims until the engine stops.
     pub(super) async fn claim_for_ever(self, senders: Senders) {
         let shared = &self.shared;
         let mut trouble = Duration::ZERO;
-        let mut known: HashMap<&'static str, Known> =
-            senders.keys().map(|queue| (*queue, Known { has_more: true, due: None, has_solitary: false })).collect();
+        let mut known: HashMap<&'static str, Known> = senders.keys().map(|queue| (*queue, Known::new())).collect();
         let mut last_look = Instant::now();
         shared.wake.look();
         while !self.is_stopping() {
@@ -97,7 +118,7 @@ impl Engine {
                 known.has_more |= look;
                 continue;
             }
-            let taken = self.claim_queue(served, sender, free).await?;
+            let taken = self.claim_queue(served, sender, free, known.cursor()).await?;
             known.has_more = taken == free;
             took_less |= !known.has_more;
         }
@@ -116,10 +137,16 @@ impl Engine {
     }
 
     /// Takes what there is, up to the free slots; returns how much.
-    async fn claim_queue(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>, free: usize) -> Result<usize, QueueError> {
+    async fn claim_queue(
+        &self,
+        served: &Served,
+        sender: &mpsc::UnboundedSender<Job>,
+        free: usize,
+        cursor: &mut Cursor,
+    ) -> Result<usize, QueueError> {
         let shared = &self.shared;
         let worker = shared.incarnation();
-        let jobs = match claim::claim(&shared.pool, served, &worker, free).await {
+        let jobs = match claim::claim(&shared.pool, served, &worker, free, cursor).await {
             Err(QueueError::Database(error))
                 if error.as_database_error().and_then(|error| error.constraint()) == Some("fk_worker_lock_by") =>
             {

@@ -37,6 +37,6 @@ pub use error::QueueError;
 pub use execute::decoded;
 pub use job::Job;
 pub use outcome::{AttemptEnd, INTERNAL, Outcome, Verdict};
-pub use settle::{Moved, Settle, Settled, settle};
+pub use settle::{Moved, Opened, Settle, Settled, settle};
 pub use tokens::{Interrupt, JobTokens};
 pub(crate) use transaction::bounded;

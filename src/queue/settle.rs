@@ -4,7 +4,7 @@
 //! Locks are taken in the order of design section 7, each by id: the jobs (whose acknowledgement is the fence), their cells
 //! (hook), their attempts (ledger), the counts and the tasks (hook).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
@@ -31,19 +31,23 @@ pub struct Moved {
     pub to: String,
 }
 
+/// Cells that are about to be submitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Those that go on; the others want no submit any more.
+    pub cells: HashSet<Uuid>,
+    /// Groups of which these are the first.
+    pub new_groups: HashSet<String>,
+}
+
 /// What a queue's jobs mean outside the queue: the one hook. It runs inside the engine's transactions, and by arrays: one
 /// call for all that share one.
 #[async_trait]
 pub trait Settle: Send + Sync + 'static {
-    /// Before ledger rows: the cells' side of them. Returns the group of each cell that goes on; the others want no submit any
-    /// more.
-    async fn open_cells(
-        &self,
-        connection: &mut PgConnection,
-        submits: &[&(Job, Submit)],
-    ) -> Result<HashMap<Uuid, String>, QueueError>;
+    /// Before ledger rows: the cells' side of them.
+    async fn open_cells(&self, connection: &mut PgConnection, submits: &[&(Job, Submit)]) -> Result<Opened, QueueError>;
 
-    /// After ledger rows: the groups' side of them.
+    /// After ledger rows: the side of the groups that are new.
     async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError>;
 
     /// The cells' side of outcomes. Returns what its UPDATEs moved: nothing where a cell had ended already.

@@ -10,10 +10,10 @@ use super::error::QueueError;
 /// A client waits so long for the whole of a transaction; the server gives up its statements before.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
-/// What the server keeps to by itself: `set local`, since what a session sets does not survive a pooler. A client that stands
+/// What the server keeps to by itself: for the transaction alone, since what a session sets does not survive a pooler. A client that stands
 /// still in the middle loses its locks with its session.
-const BEGIN: &str = "begin; set local statement_timeout = '5s'; set local lock_timeout = '4s'; \
-                     set local idle_in_transaction_session_timeout = '5s'";
+const BEGIN: &str = "begin; select set_config('statement_timeout', '5s', true), set_config('lock_timeout', '4s', true), \
+                     set_config('idle_in_transaction_session_timeout', '5s', true)";
 
 /// Begins a transaction with the engine's limits.
 pub(super) async fn begin(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, sqlx::Error> {

@@ -18,7 +18,7 @@ use crate::{
         status::{ErrorKind, Status},
     },
     queue::{
-        self, Batch, Job, Moved, Outcome, QueueError, Settle, Verdict,
+        self, Batch, Job, Moved, Opened, Outcome, QueueError, Settle, Verdict,
         ledger::{self, AttemptState, Submit},
     },
 };
@@ -96,16 +96,13 @@ impl<'a> Sorted<'a> {
 
 #[async_trait]
 impl Settle for CellHook {
-    async fn open_cells(
-        &self,
-        connection: &mut PgConnection,
-        submits: &[&(Job, Submit)],
-    ) -> Result<HashMap<Uuid, String>, QueueError> {
+    async fn open_cells(&self, connection: &mut PgConnection, submits: &[&(Job, Submit)]) -> Result<Opened, QueueError> {
         let mut cells: Vec<(Uuid, &str)> =
             submits.iter().map(|(_, submit)| (submit.cell, submit.request_sha256.as_str())).collect();
         cells.sort_unstable();
         let begun = subtasks::begin_attempts(connection, &cells).await?;
-        Ok(begun.into_iter().map(|(cell, task)| (cell, task.to_string())).collect())
+        let new_groups = begun.iter().filter(|begun| begun.is_first).map(|begun| begun.task_id.to_string()).collect();
+        Ok(Opened { cells: begun.iter().map(|begun| begun.id).collect(), new_groups })
     }
 
     async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError> {

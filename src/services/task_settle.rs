@@ -1,7 +1,5 @@
 //! The hook of `imagemill.complete_task`: the roll-up, in the transaction that acknowledges its job.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -12,7 +10,7 @@ use crate::{
         tasks,
     },
     models::status::Status,
-    queue::{Job, Moved, Outcome, QueueError, Settle, Verdict, ledger::Submit},
+    queue::{Job, Moved, Opened, Outcome, QueueError, Settle, Verdict, ledger::Submit},
 };
 
 /// The hook of `imagemill.complete_task`.
@@ -21,9 +19,9 @@ pub(super) struct TaskHook;
 
 #[async_trait]
 impl Settle for TaskHook {
-    async fn open_cells(&self, _: &mut PgConnection, _: &[&(Job, Submit)]) -> Result<HashMap<Uuid, String>, QueueError> {
+    async fn open_cells(&self, _: &mut PgConnection, _: &[&(Job, Submit)]) -> Result<Opened, QueueError> {
         // A completion submits nothing.
-        Ok(HashMap::new())
+        Ok(Opened::default())
     }
 
     async fn open_groups(&self, _: &mut PgConnection, _: &[String]) -> Result<(), QueueError> {

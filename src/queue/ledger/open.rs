@@ -1,9 +1,6 @@
 //! The row of a POST that has not left: committed before it does.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -45,15 +42,16 @@ async fn write(
     let mut transaction = transaction::begin(connection).await?;
     let held = job::fence(&mut transaction, submits.iter().map(|(job, _)| job)).await?;
     let submits: Vec<&(Job, Submit)> = submits.iter().filter(|(job, _)| held.contains(&job.id)).collect();
-    let groups = hook.open_cells(&mut transaction, &submits).await?;
+    let open = hook.open_cells(&mut transaction, &submits).await?;
     let opened: Vec<(Uuid, (&Job, &Submit))> = submits
         .iter()
-        .filter(|(_, submit)| groups.contains_key(&submit.cell))
+        .filter(|(_, submit)| open.cells.contains(&submit.cell))
         .map(|(job, submit)| (submit.cell, (job, submit)))
         .collect();
     let ordinals = insert(&mut transaction, by_cell(opened)).await?;
-    let groups: HashSet<String> = groups.into_values().collect();
-    hook.open_groups(&mut transaction, &groups.into_iter().collect::<Vec<_>>()).await?;
+    if !open.new_groups.is_empty() {
+        hook.open_groups(&mut transaction, &open.new_groups.into_iter().collect::<Vec<_>>()).await?;
+    }
     transaction.commit().await?;
     Ok(ordinals)
 }
