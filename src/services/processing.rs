@@ -72,7 +72,7 @@ mod running {
         let (context, engine) = (context.clone(), engine.clone());
         move |job: Job| {
             let (context, engine) = (context.clone(), engine.clone());
-            Box::pin(decoded(&job.clone(), move |payload: GenerateImage| async move {
+            Box::pin(decoded(&job.clone(), GenerateImage::VERSION, move |payload: GenerateImage| async move {
                 subtask_service::run_cell(&context, &engine, &job, payload.subtask_id).await
             }))
         }
@@ -82,7 +82,7 @@ mod running {
         let context = context.clone();
         move |job: Job| {
             let context = context.clone();
-            Box::pin(decoded(&job, move |payload: CompleteTask| async move {
+            Box::pin(decoded(&job, CompleteTask::VERSION, move |payload: CompleteTask| async move {
                 task_service::complete(&context, payload.task_id, payload.round).await
             }))
         }
