@@ -39,6 +39,8 @@ pub struct DatabaseSettings {
     /// Connection URL; none means the private server.
     #[serde(deserialize_with = "optional::secret")]
     pub url: Option<SecretString>,
+    /// Whether a pooler in transaction mode stands between: every statement in a transaction, no LISTEN.
+    pub pooler: bool,
     /// Largest number of pooled connections of one process.
     pub max_connections: u32,
     /// An idle connection older than this is closed.
@@ -65,6 +67,8 @@ pub struct QueueSettings {
     /// How often to look for work when nothing wakes the claimer.
     #[serde(deserialize_with = "duration::deserialize")]
     pub poll_interval: Duration,
+    /// Whether to be woken by LISTEN/NOTIFY as well; off where a pooler stands between.
+    pub listen: bool,
     /// How long a leaving worker awaits the submits that are out.
     #[serde(deserialize_with = "duration::deserialize")]
     pub grace: Duration,

@@ -3,3 +3,4 @@
 pub mod migrate;
 pub mod pool;
 pub mod private;
+pub mod session;

@@ -39,6 +39,8 @@ pub struct EngineOptions {
     pub lease: Duration,
     /// How often to look for work when nothing wakes the claimer.
     pub poll_interval: Duration,
+    /// Wake by LISTEN/NOTIFY as well.
+    pub listen: bool,
     /// End when no job of ours (of this group, if one is named) is pending or running.
     pub until_empty: Option<UntilEmpty>,
 }
@@ -125,7 +127,9 @@ impl Engine {
             beat: Arc::new(Mutex::new(Some(beat))),
             claimer: Arc::default(),
         };
-        tokio::spawn(listen::run(Arc::clone(&engine.shared)));
+        if engine.shared.options.listen {
+            tokio::spawn(listen::run(Arc::clone(&engine.shared)));
+        }
         tokio::spawn(tick(Arc::clone(&engine.shared)));
         let claimer = tokio::spawn(engine.clone().claim_for_ever(senders));
         *engine.claimer.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimer);

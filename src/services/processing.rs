@@ -15,6 +15,7 @@ pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> E
         beat: settings.queue.beat,
         lease: settings.queue.lease,
         poll_interval: settings.queue.poll_interval,
+        listen: settings.queue.listen && !settings.database.pooler,
         until_empty,
     }
 }
@@ -117,7 +118,7 @@ mod running {
     /// See [`ServiceError`].
     pub async fn process_subtask(context: &Context, actor: &Actor, id: Uuid) -> Result<SubtaskRow, ServiceError> {
         let missing = || ServiceError::NotFound { what: "cell", id: id.to_string() };
-        let mut connection = context.pool.acquire().await?;
+        let mut connection = context.reader().await?;
         let cell = subtasks::get(&mut connection, id).await?.ok_or_else(missing)?;
         let task = tasks::get(&mut connection, cell.task_id).await?.ok_or_else(missing)?;
         drop(connection);
@@ -145,7 +146,7 @@ mod running {
         if !taken? {
             return Err(ServiceError::Usage(format!("cell {id} is held by a worker, or waits for its time")));
         }
-        let mut connection = context.pool.acquire().await?;
+        let mut connection = context.reader().await?;
         subtasks::get(&mut connection, id).await?.ok_or_else(missing)
     }
 
