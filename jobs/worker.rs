@@ -89,14 +89,15 @@ fn monitor(engine: &Engine, context: &Context) -> Monitor {
         failed.fail(&format!("apalis's worker {} ended: {error}", worker.name()));
         false
     });
-    let monitor = register(monitor, GenerateImage::QUEUE, generate_image, engine, context);
-    register(monitor, CompleteTask::QUEUE, complete_task, engine, context)
+    let monitor = register(monitor, GenerateImage::QUEUE, generate_image, GenerateImage::VERSION, engine, context);
+    register(monitor, CompleteTask::QUEUE, complete_task, CompleteTask::VERSION, engine, context)
 }
 
 fn register<P, F>(
     monitor: Monitor,
     queue: &'static str,
     handler: fn(P, Job, Engine, Context) -> F,
+    version: u32,
     engine: &Engine,
     context: &Context,
 ) -> Monitor
@@ -109,7 +110,7 @@ where
         let (handling, context) = (engine.clone(), context.clone());
         let run = move |job: Job| {
             let (engine, context) = (handling.clone(), context.clone());
-            decoded(&job.clone(), move |payload: P| handler(payload, job, engine, context))
+            decoded(&job.clone(), version, move |payload: P| handler(payload, job, engine, context))
         };
         WorkerBuilder::new(queue).backend(engine.backend(queue)).build(Handler(run))
     })

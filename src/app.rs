@@ -12,6 +12,7 @@ use crate::{
         migrate::{self, MigrateError},
         pool::{self, ConnectError},
         private::{PrivateServer, PrivateServerError},
+        session,
     },
     services::context::Context,
 };
@@ -34,6 +35,11 @@ pub enum InitializeError {
     /// A statement failed.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The schema cannot be changed through a pooler.
+    #[error(
+        "init-db needs PostgreSQL itself, and database.pooler says that a pooler stands between: for this command set DATABASE_URL to the server, and IMAGEMILL_DATABASE__POOLER=false"
+    )]
+    Pooler,
 }
 
 /// A database that is there: the configured one, or the private server's.
@@ -41,6 +47,7 @@ pub struct Database {
     /// Its URL.
     pub url: SecretString,
     server: Option<PrivateServer>,
+    is_pooled: bool,
 }
 
 impl Database {
@@ -50,10 +57,10 @@ impl Database {
     /// See [`InitializeError`].
     pub async fn acquire(settings: &Settings) -> Result<Self, InitializeError> {
         if let Some(url) = &settings.database.url {
-            return Ok(Self { url: url.clone(), server: None });
+            return Ok(Self { url: url.clone(), server: None, is_pooled: settings.database.pooler });
         }
         let server = PrivateServer::acquire(settings.database.private_directory.as_deref()).await?;
-        Ok(Self { url: server.url().clone(), server: Some(server) })
+        Ok(Self { url: server.url().clone(), server: Some(server), is_pooled: false })
     }
 
     /// Whether it is the private one.
@@ -66,6 +73,10 @@ impl Database {
     /// # Errors
     /// See [`InitializeError`].
     pub async fn init_db(&self) -> Result<(), InitializeError> {
+        if self.is_pooled {
+            // One session, its lock and its settings from beginning to end: what a pooler does not give.
+            return Err(InitializeError::Pooler);
+        }
         let options = pool::connect_options(&self.url, "imagemill init-db")?;
         let mut connection =
             sqlx::PgConnection::connect_with(&options).await.map_err(|source| pool::refused(&options, source))?;
@@ -115,7 +126,7 @@ pub async fn initialize_app(settings: Settings) -> Result<App, InitializeError> 
 /// See [`InitializeError`].
 pub async fn initialize_with(settings: Settings, database: Database) -> Result<App, InitializeError> {
     let pool = pool::connect(&database.url, &settings.database, "imagemill").await?;
-    let mut connection = pool.acquire().await?;
+    let mut connection = session::reader(&pool, settings.database.pooler).await?;
     migrate::check_schema(&mut connection).await?;
     drop(connection);
     Ok(App { context: Context::new(pool, settings), database })

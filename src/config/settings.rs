@@ -39,6 +39,8 @@ pub struct DatabaseSettings {
     /// Connection URL; none means the private server.
     #[serde(deserialize_with = "optional::secret")]
     pub url: Option<SecretString>,
+    /// Whether a pooler in transaction mode stands between: every statement in a transaction, no LISTEN.
+    pub pooler: bool,
     /// Largest number of pooled connections of one process.
     pub max_connections: u32,
     /// An idle connection older than this is closed.

@@ -5,3 +5,4 @@ pub mod bench;
 pub mod migrate;
 pub mod pool;
 pub mod private;
+pub mod session;

@@ -33,8 +33,9 @@ pub enum ConnectError {
 /// [`ConnectError::Url`].
 pub fn connect_options(url: &SecretString, name: &str) -> Result<PgConnectOptions, ConnectError> {
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| ConnectError::Url)?;
-    // What is slow is said by whoever asked, and not with the whole statement.
-    Ok(options.application_name(name).disable_statement_logging())
+    // What is slow is said by whoever asked, and not with the whole statement. The server's own default of digits reads back
+    // exactly, and a pooler refuses to be told.
+    Ok(options.application_name(name).disable_statement_logging().extra_float_digits(None))
 }
 
 /// A refusal, with its place and without user and password.
@@ -48,7 +49,11 @@ pub fn refused(options: &PgConnectOptions, source: sqlx::Error) -> ConnectError 
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(url: &SecretString, settings: &DatabaseSettings, name: &str) -> Result<PgPool, ConnectError> {
-    let options = connect_options(url, name)?;
+    let mut options = connect_options(url, name)?;
+    if settings.pooler {
+        // What is prepared on one session of the server is not there on the next.
+        options = options.statement_cache_capacity(0);
+    }
     // Once by hand: a pool tries until its time is over, and then does not say why.
     let first = tokio::time::timeout(settings.connect_timeout, PgConnection::connect_with(&options)).await;
     let first = first.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)).map_err(|source| refused(&options, source))?;

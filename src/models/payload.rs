@@ -1,10 +1,10 @@
 //! What a job carries: ids, and the version of its own form. The queue names never change meaning and are never renamed.
+//!
+//! Old and new workers drain one queue together. So a form that changes gets a higher `VERSION`, whose jobs older workers leave
+//! to newer ones, and goes on reading every version before it.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-/// Version of the payloads that this program writes.
-pub const PAYLOAD_VERSION: u32 = 1;
 
 /// One cell of a task: make its picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +19,12 @@ impl GenerateImage {
     /// The queue's name.
     pub const QUEUE: &'static str = "imagemill.generate_image";
 
+    /// The version that is written, and the newest that is read.
+    pub const VERSION: u32 = 1;
+
     /// The payload for a cell.
     pub fn new(subtask_id: Uuid) -> Self {
-        Self { version: PAYLOAD_VERSION, subtask_id }
+        Self { version: Self::VERSION, subtask_id }
     }
 
     /// The job's idempotency key: the cell's id.
@@ -45,9 +48,12 @@ impl CompleteTask {
     /// The queue's name.
     pub const QUEUE: &'static str = "imagemill.complete_task";
 
+    /// The version that is written, and the newest that is read.
+    pub const VERSION: u32 = 1;
+
     /// The payload for a round of a task.
     pub fn new(task_id: Uuid, round: i32) -> Self {
-        Self { version: PAYLOAD_VERSION, task_id, round }
+        Self { version: Self::VERSION, task_id, round }
     }
 
     /// The job's idempotency key: one completion a round.

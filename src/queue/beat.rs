@@ -105,7 +105,14 @@ async fn once(
     }
     let Some(connection) = kept.as_mut() else { return Ok(()) };
     let name = shared.incarnation();
-    let beat = beat(connection, &name).await?;
+    let beat = if shared.options.is_pooled {
+        let mut transaction = shared.connections.begin(connection).await?;
+        let beat = beat(&mut transaction, &name).await?;
+        transaction.commit().await?;
+        beat
+    } else {
+        beat(connection, &name).await?
+    };
     if !beat.alive {
         // The row is gone: somebody found us dead. What we held is no longer ours.
         shared.lost_incarnation(connection, &name).await?;
@@ -121,7 +128,7 @@ async fn once(
     *differed = differs;
     for (dead, last_seen) in watch.look(beat.others, sent, clock::now(), shared.options.lease) {
         // None: it lives after all, or somebody else was first.
-        if let Some(jobs) = rescue::rescue(connection, &dead, last_seen, &name).await? {
+        if let Some(jobs) = rescue::rescue(&shared.connections, connection, &dead, last_seen, &name).await? {
             tracing::warn!(worker = %dead, jobs, "rescued: it gave no beat for a whole lease");
         }
     }

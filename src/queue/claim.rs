@@ -3,9 +3,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 
-use super::{error::QueueError, job::Job, slots::Slots, tokens::JobTokens, transaction};
+use super::{connections::Connections, error::QueueError, job::Job, slots::Slots, tokens::JobTokens};
 
 /// One queue as this process serves it.
 #[derive(Debug)]
@@ -97,7 +96,7 @@ const CLAIM_OF_GROUP: &str = claim_statement!(
 ///
 /// Limits, pauses, turns and budgets of the lanes belong here, under the lanes' row locks (design, section 8).
 pub(super) async fn claim(
-    pool: &PgPool,
+    connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
     wanted: usize,
@@ -107,7 +106,7 @@ pub(super) async fn claim(
         return Ok(Vec::new());
     }
     let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-    let rows = transaction::bounded(pool, async |connection| {
+    let rows = connections.statement(async |connection| {
         let statement = if served.group.is_some() { CLAIM_OF_GROUP } else { CLAIM };
         let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(limit);
         let query = if let Some(group) = &served.group {
@@ -137,10 +136,15 @@ pub(super) async fn claim(
 }
 
 /// Claims one job that is to be alone in its process, since it may be what ended others.
-pub(super) async fn claim_solitary(pool: &PgPool, served: &Served, worker: &Arc<str>) -> Result<Option<Job>, QueueError> {
-    let row: Option<ClaimedRow> = transaction::bounded(pool, async |connection| {
-        let query = sqlx::query_as(
-            "with picked as (
+pub(super) async fn claim_solitary(
+    connections: &Connections,
+    served: &Served,
+    worker: &Arc<str>,
+) -> Result<Option<Job>, QueueError> {
+    let row: Option<ClaimedRow> = connections
+        .statement(async |connection| {
+            let query = sqlx::query_as(
+                "with picked as (
                  select id from apalis.jobs
                  where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary'
                    and metadata -> 'lane' = any ($3) and run_at <= now()
@@ -153,43 +157,51 @@ pub(super) async fn claim_solitary(pool: &PgPool, served: &Served, worker: &Arc<
              from picked where job.id = picked.id
              returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
                        coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
-        )
-        .bind(&*served.queue)
-        .bind(&**worker)
-        .bind(&served.lanes)
-        .bind(&served.group);
-        Ok(query.fetch_optional(connection).await?)
-    })
-    .await?;
+            )
+            .bind(&*served.queue)
+            .bind(&**worker)
+            .bind(&served.lanes)
+            .bind(&served.group);
+            Ok(query.fetch_optional(connection).await?)
+        })
+        .await?;
     Ok(row.map(|row| held(served, worker, row)))
 }
 
 /// Puts back jobs that were claimed and not begun.
-pub(super) async fn put_back(pool: &PgPool, jobs: &[Job]) -> Result<(), QueueError> {
-    transaction::bounded(pool, async |connection| {
-        sqlx::query(
-            "with locked as materialized (
+pub(super) async fn put_back(connections: &Connections, jobs: &[Job]) -> Result<(), QueueError> {
+    connections
+        .statement(async |connection| {
+            sqlx::query(
+                "with locked as materialized (
                  select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
              )
              update apalis.jobs as job set status = 'Pending', lock_by = null, lock_at = null
              from unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) join locked using (id)
              where job.id = any ($1) and job.id = given.id
                and locked.lock_by = worker and locked.attempts = claim and locked.status = 'Running'",
-        )
-        .bind(jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.worker.to_string()).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.claim).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
-        Ok(())
-    })
-    .await
+            )
+            .bind(jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>())
+            .bind(jobs.iter().map(|job| job.worker.to_string()).collect::<Vec<_>>())
+            .bind(jobs.iter().map(|job| job.claim).collect::<Vec<_>>())
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+        .await
 }
 
 /// Claims one job by its key, if it is due and nobody holds it.
-pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>, key: &str) -> Result<Option<Job>, QueueError> {
-    let row: Option<ClaimedRow> = sqlx::query_as(
-        "with picked as (
+pub(super) async fn claim_key(
+    connections: &Connections,
+    served: &Served,
+    worker: &Arc<str>,
+    key: &str,
+) -> Result<Option<Job>, QueueError> {
+    let row: Option<ClaimedRow> = connections
+        .statement(async |connection| {
+            let query = sqlx::query_as(
+                "with picked as (
              select id from apalis.jobs
              where job_type = $1 and idempotency_key = $3 and status = 'Pending' and run_at <= now()
              for update skip locked
@@ -199,12 +211,13 @@ pub(super) async fn claim_key(pool: &PgPool, served: &Served, worker: &Arc<str>,
          from picked where job.id = picked.id
          returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
                    coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
-    )
-    .bind(&*served.queue)
-    .bind(&**worker)
-    .bind(key)
-    .fetch_optional(pool)
-    .await?;
+            )
+            .bind(&*served.queue)
+            .bind(&**worker)
+            .bind(key);
+            Ok(query.fetch_optional(connection).await?)
+        })
+        .await?;
     Ok(row.map(|row| held(served, worker, row)))
 }
 
@@ -233,25 +246,26 @@ pub(super) struct Waiting {
 }
 
 /// What waits in these queues, by queue, in one statement.
-pub(super) async fn waiting(pool: &PgPool, served: &[&Served]) -> Result<HashMap<String, Waiting>, QueueError> {
-    let rows: Vec<(String, Option<f64>, bool)> = transaction::bounded(pool, async |connection| {
-        // One row a queue and lane. The same group stands behind every queue of an engine that has one.
-        let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
-        let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
-        let group = served.iter().find_map(|served| served.group.clone());
-        let next = if group.is_some() {
-            "select run_at from apalis.jobs
+pub(super) async fn waiting(connections: &Connections, served: &[&Served]) -> Result<HashMap<String, Waiting>, QueueError> {
+    let rows: Vec<(String, Option<f64>, bool)> = connections
+        .statement(async |connection| {
+            // One row a queue and lane. The same group stands behind every queue of an engine that has one.
+            let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
+            let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
+            let group = served.iter().find_map(|served| served.group.clone());
+            let next = if group.is_some() {
+                "select run_at from apalis.jobs
              where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'group' = $3
                and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'
              order by run_at, id limit 1"
-        } else {
-            "select run_at from apalis.jobs
+            } else {
+                "select run_at from apalis.jobs
              where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
                and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary' and $3::text is null
              order by run_at, id limit 1"
-        };
-        let statement = format!(
-            "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
+            };
+            let statement = format!(
+                "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
                     exists (select from apalis.jobs
                             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
                               and metadata ? 'solitary' and run_at <= now()
@@ -259,11 +273,11 @@ pub(super) async fn waiting(pool: &PgPool, served: &[&Served]) -> Result<HashMap
              from unnest($1::text[], $2::text[]) as wanted (queue, lane)
              left join lateral ({next}) as next on true
              group by wanted.queue"
-        );
-        let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);
-        Ok(query.fetch_all(connection).await?)
-    })
-    .await?;
+            );
+            let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);
+            Ok(query.fetch_all(connection).await?)
+        })
+        .await?;
     let due = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
     Ok(rows.into_iter().map(|(queue, seconds, has_solitary)| (queue, Waiting { due: seconds.map(due), has_solitary })).collect())
 }

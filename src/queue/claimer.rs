@@ -146,7 +146,7 @@ impl Engine {
     ) -> Result<usize, QueueError> {
         let shared = &self.shared;
         let worker = shared.incarnation();
-        let jobs = match claim::claim(&shared.pool, served, &worker, free, cursor).await {
+        let jobs = match claim::claim(&shared.connections, served, &worker, free, cursor).await {
             Err(QueueError::Database(error))
                 if error.as_database_error().and_then(|error| error.constraint()) == Some("fk_worker_lock_by") =>
             {
@@ -180,14 +180,14 @@ impl Engine {
         }
         // Whoever took this queue's jobs has ended.
         self.fail("the worker of a queue has ended");
-        claim::put_back(&shared.pool, &unsent).await
+        claim::put_back(&shared.connections, &unsent).await
     }
 
     /// A job that may be what ended others runs alone: nothing else is claimed until it has ended, and it does not begin
     /// before what runs here has ended.
     async fn claim_solitary(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>) -> Result<(), QueueError> {
         let shared = &self.shared;
-        let Some(job) = claim::claim_solitary(&shared.pool, served, &shared.incarnation()).await? else { return Ok(()) };
+        let Some(job) = claim::claim_solitary(&shared.connections, served, &shared.incarnation()).await? else { return Ok(()) };
         tracing::warn!(job = %job.id, key = %job.key, crashes = job.crashes, "claimed alone: workers ended while they held it");
         shared.hold(&job);
         let left = tokio::select! {
@@ -196,7 +196,7 @@ impl Engine {
         };
         shared.release(&job);
         if left {
-            return claim::put_back(&shared.pool, &[job]).await;
+            return claim::put_back(&shared.connections, &[job]).await;
         }
         self.give(sender, vec![job]).await?;
         tokio::select! {
@@ -213,7 +213,7 @@ impl Engine {
         if served.is_empty() {
             return Ok(());
         }
-        let waiting = claim::waiting(&self.shared.pool, &served).await?;
+        let waiting = claim::waiting(&self.shared.connections, &served).await?;
         let now = Instant::now();
         for (queue, known) in known {
             let waiting = waiting.get(*queue);
@@ -234,11 +234,9 @@ impl Engine {
         if !self.is_idle() {
             return false;
         }
-        let open = async {
-            let mut connection = self.shared.pool.acquire().await?;
-            let queues: Vec<String> = self.served.keys().map(|queue| (*queue).to_owned()).collect();
-            enqueue::any_open(&mut connection, &queues, until_empty.group.as_deref()).await
-        };
+        let queues: Vec<String> = self.served.keys().map(|queue| (*queue).to_owned()).collect();
+        let group = until_empty.group.as_deref();
+        let open = self.shared.connections.statement(async |connection| Ok(enqueue::any_open(connection, &queues, group).await?));
         match open.await {
             Ok(open) => !open,
             Err(error) => {

@@ -18,6 +18,7 @@ use super::{
     beat::{self, LastBeat},
     claim::{self, Served},
     clock,
+    connections::Connections,
     error::QueueError,
     incarnation,
     job::Job,
@@ -43,6 +44,8 @@ pub struct EngineOptions {
     pub poll_interval: Duration,
     /// Wake by LISTEN/NOTIFY as well.
     pub listen: bool,
+    /// A pooler in transaction mode stands between.
+    pub is_pooled: bool,
     /// End when no job of ours (of this group, if one is named) is pending or running.
     pub until_empty: Option<UntilEmpty>,
 }
@@ -88,9 +91,10 @@ impl Engine {
     /// When it cannot be registered.
     pub async fn start(pool: PgPool, options: EngineOptions, queues: Vec<Queue>) -> Result<Self, QueueError> {
         let name = incarnation::new_name();
-        let mut connection = pool.acquire().await?;
+        let connections = Connections::new(pool, options.is_pooled);
+        let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
-        incarnation::register(&mut connection, &name).await?;
+        incarnation::register(&connections, &mut connection, &name).await?;
         drop(connection);
         let wake = Arc::new(Wake::default());
         let mut writers = HashMap::new();
@@ -103,7 +107,7 @@ impl Engine {
                 senders.insert(queue.name, sender);
             }
             receivers.insert(queue.name, receiver);
-            writers.insert(queue.name, Writers::start(&pool, &queue.hook));
+            writers.insert(queue.name, Writers::start(&connections, &queue.hook));
             let slots = Slots::new(queue.slots, Arc::clone(&wake));
             served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, group: queue.group, slots });
         }
@@ -120,10 +124,10 @@ impl Engine {
             failed: AtomicBool::new(false),
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
-            pool,
+            connections,
         });
         shared.last_beat.succeeded(registered_at);
-        let beat = beat::start(Arc::clone(&shared), (*shared.pool.connect_options()).clone())?;
+        let beat = beat::start(Arc::clone(&shared), (*shared.connections.pool().connect_options()).clone())?;
         let engine = Self {
             shared,
             served: Arc::new(served),
@@ -132,7 +136,9 @@ impl Engine {
             beat: Arc::new(Mutex::new(Some(beat))),
             claimer: Arc::default(),
         };
-        tokio::spawn(listen::run(Arc::clone(&engine.shared)));
+        if engine.shared.options.listen {
+            tokio::spawn(listen::run(Arc::clone(&engine.shared)));
+        }
         tokio::spawn(tick(Arc::clone(&engine.shared)));
         let claimer = tokio::spawn(engine.clone().claim_for_ever(senders));
         *engine.claimer.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimer);
@@ -151,7 +157,7 @@ impl Engine {
     /// See [`QueueError`].
     pub async fn claim_key(&self, queue: &str, key: &str) -> Result<Option<Job>, QueueError> {
         let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
-        let job = claim::claim_key(&self.shared.pool, served, &self.shared.incarnation(), key).await?;
+        let job = claim::claim_key(&self.shared.connections, served, &self.shared.incarnation(), key).await?;
         if let Some(job) = &job {
             self.shared.hold(job);
         }
@@ -187,9 +193,9 @@ impl Engine {
         self.writers.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))
     }
 
-    /// The pool.
-    pub fn pool(&self) -> &PgPool {
-        &self.shared.pool
+    /// Its connections.
+    pub fn connections(&self) -> &Connections {
+        &self.shared.connections
     }
 
     /// Begins to leave: claims nothing and starts no POST; jobs that only poll are handed over.
@@ -241,8 +247,8 @@ impl Engine {
         }
         let name = self.shared.incarnation();
         let how = if self.shared.failed.load(Ordering::Acquire) { "failed" } else { "stopped" };
-        let ended = match self.shared.pool.acquire().await {
-            Ok(mut connection) => incarnation::end(&mut connection, &name, how).await,
+        let ended = match self.shared.connections.pool().acquire().await {
+            Ok(mut connection) => incarnation::end(&self.shared.connections, &mut connection, &name, how).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &ended {

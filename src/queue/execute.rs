@@ -1,6 +1,11 @@
 //! Running one claimed job: its handler is spawned, its panic caught, its outcome settled.
 
-use std::{future::Future, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::FutureExt as _;
@@ -10,7 +15,7 @@ use super::{
     error::QueueError,
     job::Job,
     ledger::{Acceptance, Evidence, Submit},
-    outcome::Outcome,
+    outcome::{Outcome, Verdict},
     settle::Settled,
 };
 
@@ -160,18 +165,100 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Decodes a payload and runs the handler with it; what cannot be decoded settles its own job as `internal`.
-pub fn decoded<P, H, F>(job: &Job, handler: H) -> impl Future<Output = Outcome> + Send + use<P, H, F>
+/// Decodes a payload and runs the handler with it. `known` is the newest version of its form that this program reads: a job
+/// of a newer one is left for a newer program, and comes back soon. What cannot be decoded settles its own job as `internal`.
+pub fn decoded<P, H, F>(job: &Job, known: u32, handler: H) -> impl Future<Output = Outcome> + Send + use<P, H, F>
 where
     P: serde::de::DeserializeOwned,
     H: FnOnce(P) -> F,
     F: Future<Output = Outcome> + Send,
 {
-    match serde_json::from_slice::<P>(&job.payload) {
+    match read(&job.payload, known) {
         Ok(payload) => handler(payload).left_future(),
-        Err(error) => {
+        Err(Unread::Newer(version)) => std::future::ready(leave(&job.queue, version, known)).right_future(),
+        Err(Unread::Broken(error)) => {
             tracing::error!(job = %job.id, key = %job.key, %error, "its payload cannot be decoded");
             std::future::ready(Outcome::internal(format!("the payload cannot be decoded: {error}"))).right_future()
+        }
+    }
+}
+
+/// Why a payload was not read.
+#[derive(Debug)]
+enum Unread {
+    /// It has a version that this program does not know.
+    Newer(u64),
+    /// It has no form that this program knows.
+    Broken(serde_json::Error),
+}
+
+fn read<P: serde::de::DeserializeOwned>(payload: &[u8], known: u32) -> Result<P, Unread> {
+    /// What every form has, whatever else a later one brings.
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u64,
+    }
+    match serde_json::from_slice(payload) {
+        Ok(Versioned { version }) if version > u64::from(known) => Err(Unread::Newer(version)),
+        // What has no version fails here, and says so.
+        _ => serde_json::from_slice(payload).map_err(Unread::Broken),
+    }
+}
+
+/// A job of a newer program is none of ours, and no fault: it waits a moment for a worker that knows it. At random, so that
+/// many that came together do not come back together.
+fn leave(queue: &str, version: u64, known: u32) -> Outcome {
+    static SAID: Mutex<BTreeSet<(String, u64)>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((queue.to_owned(), version)) {
+        tracing::warn!(queue, version, known, "jobs of a newer program are left for its workers");
+    }
+    let delay = Duration::from_secs_f64(rand::random_range(1.0..=5.0));
+    let why = format!("left for a newer worker: payload version {version}, and this one knows {known}");
+    Outcome::new(Verdict::ResumeAfter(delay)).because(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Form {
+        version: u32,
+        name: String,
+    }
+
+    fn form(text: &str) -> Result<Form, Unread> {
+        read(text.as_bytes(), 2)
+    }
+
+    #[test]
+    fn its_own_version_and_an_older_one_are_read() {
+        assert_eq!(form(r#"{"version": 2, "name": "a"}"#).unwrap(), Form { version: 2, name: "a".to_owned() });
+        assert_eq!(form(r#"{"version": 1, "name": "a"}"#).unwrap().version, 1);
+    }
+
+    #[test]
+    fn a_newer_version_is_left_whatever_else_it_has() {
+        for text in [r#"{"version": 3, "name": "a"}"#, r#"{"version": 99}"#, r#"{"version": 5000000000, "name": [1]}"#] {
+            assert!(matches!(form(text), Err(Unread::Newer(3 | 99 | 5_000_000_000))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_form_is_broken() {
+        for text in ["", "\u{0}", "[]", r#"{"name": "a"}"#, r#"{"version": "3", "name": "a"}"#, r#"{"version": 2}"#] {
+            assert!(matches!(form(text), Err(Unread::Broken(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_left_comes_back_under_the_same_attempt_and_says_why() {
+        for _ in 0..100 {
+            let outcome = leave("imagemill.test", 3, 2);
+            let Verdict::ResumeAfter(delay) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
+            assert!((1.0..=5.0).contains(&delay.as_secs_f64()), "{delay:?}");
+            assert_eq!((outcome.error_kind, outcome.attempt), (None, None));
+            assert_eq!(outcome.error.as_deref(), Some("left for a newer worker: payload version 3, and this one knows 2"));
         }
     }
 }

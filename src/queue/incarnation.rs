@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
+
+use super::connections::Connections;
 
 /// `worker_type` of our rows in `apalis.workers`, by which they are told from those of stock apalis queues.
 pub(super) const WORKER_TYPE: &str = "imagemill";
@@ -20,8 +22,8 @@ fn host() -> String {
 }
 
 /// Registers it with apalis, and in our own list that stays.
-pub(super) async fn register(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+pub(super) async fn register(connections: &Connections, connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = connections.begin(connection).await?;
     sqlx::query(
         "insert into apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
          values ($1, $2, 'imagemill', '', clock_timestamp(), clock_timestamp())",
@@ -41,8 +43,13 @@ pub(super) async fn register(connection: &mut PgConnection, name: &str) -> Resul
 }
 
 /// Its end by its own hand. Fails on the foreign key while it still holds jobs: then the row stays for its rescuer.
-pub(super) async fn end(connection: &mut PgConnection, name: &str, how: &str) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+pub(super) async fn end(
+    connections: &Connections,
+    connection: &mut PgConnection,
+    name: &str,
+    how: &str,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = connections.begin(connection).await?;
     sqlx::query("delete from apalis.workers where id = $1").bind(name).execute(&mut *transaction).await?;
     sqlx::query("update imagemill.incarnations set ended_at = now(), how = $2 where name = $1 and ended_at is null")
         .bind(name)

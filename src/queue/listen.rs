@@ -15,9 +15,6 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// Listens until the engine stops; whenever the connection was lost, the claimer looks once, since a notification may
 /// have been missed.
 pub(super) async fn run(shared: Arc<Shared>) {
-    if !shared.options.listen {
-        return;
-    }
     tokio::select! {
         () = listen_for_ever(&shared) => {}
         () = shared.stop.cancelled() => {}
@@ -37,7 +34,7 @@ async fn listen_for_ever(shared: &Shared) {
 }
 
 async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(&shared.pool).await?;
+    let mut listener = PgListener::connect_with(shared.connections.pool()).await?;
     // It comes back here when the connection is lost, so that the loss is seen.
     listener.eager_reconnect(false);
     listener.listen(WAKE_CHANNEL).await?;

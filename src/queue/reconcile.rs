@@ -5,7 +5,7 @@ use std::{
     sync::{PoisonError, atomic::Ordering},
 };
 
-use super::{error::QueueError, shared::Shared, transaction};
+use super::{error::QueueError, shared::Shared};
 
 /// Jobs that nobody here knows go back to pending; jobs that are ours no longer are told so.
 pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
@@ -16,14 +16,16 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
         let held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.keys().cloned().collect()
     };
-    let running: Vec<(String, i32)> = transaction::bounded(&shared.pool, async |connection| {
-        let query = sqlx::query_as(
-            "select id, attempts from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'",
-        );
-        Ok(query.bind(&*worker).fetch_all(connection).await?)
-    })
-    .await
-    .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
+    let running: Vec<(String, i32)> = shared
+        .connections
+        .statement(async |connection| {
+            let query = sqlx::query_as(
+                "select id, attempts from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'",
+            );
+            Ok(query.bind(&*worker).fetch_all(connection).await?)
+        })
+        .await
+        .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
     let running: HashMap<String, i32> = running.into_iter().collect();
     let lost: Vec<&(String, i32)> = before.iter().filter(|(id, claim)| running.get(id) != Some(claim)).collect();
     let unknown: Vec<(&String, i32)> = {
@@ -43,9 +45,11 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
     if unknown.is_empty() {
         return Ok(());
     }
-    let put_back = transaction::bounded(&shared.pool, async |connection| {
-        let query = sqlx::query(
-            "with locked as materialized (
+    let put_back = shared
+        .connections
+        .statement(async |connection| {
+            let query = sqlx::query(
+                "with locked as materialized (
                  select id, lock_by, attempts, status from apalis.jobs where id = any ($2) order by id for update
              ), mine as (
                  select id from locked join unnest($2::text[], $3::integer[]) as given (id, claim) using (id)
@@ -57,14 +61,14 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
                                               where subtask_id::text = job.idempotency_key and finished_at is null)
                                  then job.metadata || hstore('resume', 'true') else delete(job.metadata, 'resume') end
              from mine where job.id = mine.id",
-        )
-        .bind(&*worker)
-        .bind(unknown.iter().map(|(id, _)| (*id).clone()).collect::<Vec<_>>())
-        .bind(unknown.iter().map(|(_, claim)| *claim).collect::<Vec<_>>());
-        Ok(query.execute(connection).await?.rows_affected())
-    })
-    .await
-    .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
+            )
+            .bind(&*worker)
+            .bind(unknown.iter().map(|(id, _)| (*id).clone()).collect::<Vec<_>>())
+            .bind(unknown.iter().map(|(_, claim)| *claim).collect::<Vec<_>>());
+            Ok(query.execute(connection).await?.rows_affected())
+        })
+        .await
+        .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
     if put_back > 0 {
         tracing::warn!(jobs = put_back, "put back: claimed by this worker, whose answer was lost");
         shared.wake.look();

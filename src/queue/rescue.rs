@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{job::SOLITARY, transaction};
+use super::{connections::Connections, job::SOLITARY};
 
 /// What one worker has seen of the others.
 #[derive(Debug, Default)]
@@ -56,12 +56,13 @@ impl Watch {
 /// Puts a dead worker's jobs back and deletes its row: the missing row is the tombstone. Returns the number of jobs; none:
 /// it lives after all, or another rescuer was first.
 pub(super) async fn rescue(
+    connections: &Connections,
     connection: &mut PgConnection,
     dead: &str,
     last_seen: DateTime<Utc>,
     rescuer: &str,
 ) -> Result<Option<u64>, sqlx::Error> {
-    let mut transaction = transaction::begin(connection).await?;
+    let mut transaction = connections.begin(connection).await?;
     // In the order of the ids, as everybody locks jobs. A settle of the dead that is under way is waited for.
     sqlx::query("select 1 from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%' order by id for update")
         .bind(dead)

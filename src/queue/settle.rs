@@ -7,17 +7,17 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
     acknowledge::{acknowledge, job_state},
+    connections::Connections,
     error::QueueError,
     fault,
     job::Job,
     ledger::{self, AttemptState, Close, Submit},
     outcome::{AttemptEnd, Outcome, Verdict},
-    transaction,
 };
 
 /// A cell that changed its state, as the UPDATE of its row returned it.
@@ -77,32 +77,35 @@ pub enum Settled {
 ///
 /// # Errors
 /// See [`QueueError`]; nothing is written then, unless the answer to the COMMIT was what was lost: repeat it as it is.
-pub async fn settle(pool: &PgPool, hook: &dyn Settle, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
-    transaction::bounded(pool, async |connection| write(connection, hook, settles).await).await
+pub async fn settle(
+    connections: &Connections,
+    hook: &dyn Settle,
+    settles: &[(Job, Outcome)],
+) -> Result<Vec<Settled>, QueueError> {
+    if settles.iter().all(|(_, outcome)| outcome.verdict == Verdict::LeaseLost) {
+        return Ok(settles.iter().map(|_| Settled::LeaseLost).collect());
+    }
+    let settled = connections.transaction(async |connection| write(connection, hook, settles).await).await?;
+    fault::point(fault::SETTLE_COMMITTED);
+    Ok(settled)
 }
 
 async fn write(connection: &mut PgConnection, hook: &dyn Settle, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
     let writes: Vec<&(Job, Outcome)> = settles.iter().filter(|(_, outcome)| outcome.verdict != Verdict::LeaseLost).collect();
-    if writes.is_empty() {
-        return Ok(settles.iter().map(|_| Settled::LeaseLost).collect());
-    }
-    let mut transaction = transaction::begin(connection).await?;
-    let held = acknowledge(&mut transaction, &writes).await?;
+    let held = acknowledge(connection, &writes).await?;
     let (fenced, lost): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(job, _)| held.contains(&job.id));
     let mut before = HashSet::new();
     for (job, outcome) in lost {
-        if settle_lost(&mut transaction, job, outcome).await? {
+        if settle_lost(connection, job, outcome).await? {
             before.insert(job.id.as_str());
         }
     }
     if !fenced.is_empty() {
-        let moved = hook.settle_cells(&mut transaction, &fenced).await?;
-        close_attempts(&mut transaction, &fenced).await?;
-        hook.settle_groups(&mut transaction, &fenced, &moved).await?;
+        let moved = hook.settle_cells(connection, &fenced).await?;
+        close_attempts(connection, &fenced).await?;
+        hook.settle_groups(connection, &fenced, &moved).await?;
     }
     fault::point(fault::SETTLE_UNCOMMITTED);
-    transaction.commit().await?;
-    fault::point(fault::SETTLE_COMMITTED);
     let settled = |(job, outcome): &(Job, Outcome)| {
         if outcome.verdict != Verdict::LeaseLost && held.contains(&job.id) {
             Settled::Written

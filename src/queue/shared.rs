@@ -8,14 +8,16 @@ use std::{
     },
 };
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::{beat::LastBeat, clock, engine::EngineOptions, incarnation, job::Job, tokens::JobTokens, wake::Wake};
+use super::{
+    beat::LastBeat, clock, connections::Connections, engine::EngineOptions, incarnation, job::Job, tokens::JobTokens, wake::Wake,
+};
 
 /// What the parts of one engine share.
 pub(super) struct Shared {
-    pub(super) pool: PgPool,
+    pub(super) connections: Connections,
     pub(super) options: EngineOptions,
     pub(super) wake: Arc<Wake>,
     /// Claim nothing, start no POST.
@@ -78,8 +80,8 @@ impl Shared {
         for tokens in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
             tokens.lease_lost.cancel();
         }
-        incarnation::end(connection, name, "lost_lease").await?;
-        incarnation::register(connection, &new).await?;
+        incarnation::end(&self.connections, connection, name, "lost_lease").await?;
+        incarnation::register(&self.connections, connection, &new).await?;
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
         self.last_beat.succeeded(sent);
         self.wake.look();

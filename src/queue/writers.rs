@@ -4,9 +4,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use sqlx::PgPool;
 
 use super::{
+    connections::Connections,
     error::QueueError,
     group::{Group, GroupWork},
     job::Job,
@@ -16,7 +16,7 @@ use super::{
 };
 
 struct LedgerWriter {
-    pool: PgPool,
+    connections: Connections,
     hook: Arc<dyn Settle>,
 }
 
@@ -27,12 +27,12 @@ impl GroupWork for LedgerWriter {
     const WHAT: &'static str = "ledger rows were not written";
 
     async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<Option<i32>>, QueueError> {
-        ledger::begin(&self.pool, &*self.hook, submits).await
+        ledger::begin(&self.connections, &*self.hook, submits).await
     }
 }
 
 struct AcceptedWriter {
-    pool: PgPool,
+    connections: Connections,
 }
 
 #[async_trait]
@@ -42,12 +42,12 @@ impl GroupWork for AcceptedWriter {
     const WHAT: &'static str = "upstream ids were not written";
 
     async fn work(&self, acceptances: &[(Job, Acceptance)]) -> Result<Vec<Evidence>, QueueError> {
-        ledger::accepted(&self.pool, acceptances).await
+        ledger::accepted(&self.connections, acceptances).await
     }
 }
 
 struct SettleWriter {
-    pool: PgPool,
+    connections: Connections,
     hook: Arc<dyn Settle>,
 }
 
@@ -58,7 +58,7 @@ impl GroupWork for SettleWriter {
     const WHAT: &'static str = "outcomes were not written";
 
     async fn work(&self, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
-        settle::settle(&self.pool, &*self.hook, settles).await
+        settle::settle(&self.connections, &*self.hook, settles).await
     }
 }
 
@@ -74,11 +74,11 @@ pub(super) type WritersByQueue = HashMap<&'static str, Writers>;
 
 impl Writers {
     /// Starts the writers of a queue; they end when this is dropped.
-    pub(super) fn start(pool: &PgPool, hook: &Arc<dyn Settle>) -> Self {
+    pub(super) fn start(connections: &Connections, hook: &Arc<dyn Settle>) -> Self {
         Self {
-            ledger: Group::start(LedgerWriter { pool: pool.clone(), hook: Arc::clone(hook) }),
-            accepted: Group::start(AcceptedWriter { pool: pool.clone() }),
-            settles: Group::start(SettleWriter { pool: pool.clone(), hook: Arc::clone(hook) }),
+            ledger: Group::start(LedgerWriter { connections: connections.clone(), hook: Arc::clone(hook) }),
+            accepted: Group::start(AcceptedWriter { connections: connections.clone() }),
+            settles: Group::start(SettleWriter { connections: connections.clone(), hook: Arc::clone(hook) }),
         }
     }
 

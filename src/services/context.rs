@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 #[cfg(feature = "worker")]
 use super::{load_cells::CellLoader, make_image::UpstreamClient};
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    db::session::{self, Reader},
+};
 
 /// What a service needs of its process.
 #[derive(Clone)]
@@ -34,6 +37,22 @@ impl Context {
             #[cfg(feature = "worker")]
             cells: CellLoader::default(),
         }
+    }
+
+    /// A connection for reading. It is a transaction of its own where a pooler stands between.
+    ///
+    /// # Errors
+    /// What PostgreSQL says.
+    pub async fn reader(&self) -> Result<Reader, sqlx::Error> {
+        session::reader(&self.pool, self.settings.database.pooler).await
+    }
+
+    /// A transaction: for everything that writes.
+    ///
+    /// # Errors
+    /// What PostgreSQL says.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        session::begin(&self.pool, self.settings.database.pooler).await
     }
 
     /// With a client of the upstream.

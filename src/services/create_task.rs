@@ -1,6 +1,6 @@
 //! From a task to its cells: the task row, all cells, all jobs, in one transaction.
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{actor::Actor, context::Context, error::ServiceError};
@@ -102,8 +102,7 @@ async fn create_and_commit(
     definition: &TaskDefinition,
     is_alone: bool,
 ) -> Result<CreatedTask, ServiceError> {
-    let mut connection = context.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = context.begin().await?;
     let created = store(&mut transaction, &context.settings.limits, actor, definition, is_alone).await?;
     transaction.commit().await?;
     Ok(created)

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;
-use sqlx::Connection as _;
 
 use super::{context::Context, error::ServiceError, password, user_service};
 use crate::{
@@ -53,8 +52,7 @@ pub async fn init_users(
     }
 
     // Always in this order: two at once then wait for each other, and never in a circle.
-    let mut connection = context.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = context.begin().await?;
     let created = user_service::insert(&mut transaction, SYSTEM_USERNAME, SYSTEM_USERNAME, None, &[]).await?;
     let mut outcome = vec![InitUser { username: SYSTEM_USERNAME.to_owned(), created, password: None }];
     for role in FIRST_ROLES {
@@ -77,7 +75,7 @@ struct Chosen {
 
 /// Those that are not there, in their order.
 async fn missing(context: &Context) -> Result<Vec<Role>, ServiceError> {
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     let mut missing = Vec::new();
     for role in FIRST_ROLES {
         if users::get_by_username(&mut connection, role.as_str()).await?.is_none() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     },
     models::{self, Prompt, status::Status},
     queue::{
-        QueueError,
+        Connections, QueueError,
         group::{Group, GroupWork},
         ledger::{self, Past},
     },
@@ -48,14 +48,15 @@ pub struct CellLoader {
 
 impl CellLoader {
     /// Loads a cell; none: there is no such cell.
-    pub(super) async fn load(&self, pool: &PgPool, wanted: Wanted) -> Result<Option<Found>, QueueError> {
-        let group = self.group.get_or_init(|| Group::start(LoadCells { pool: pool.clone(), prompts: Mutex::default() }));
+    pub(super) async fn load(&self, connections: &Connections, wanted: Wanted) -> Result<Option<Found>, QueueError> {
+        let group =
+            self.group.get_or_init(|| Group::start(LoadCells { connections: connections.clone(), prompts: Mutex::default() }));
         group.join(wanted).await
     }
 }
 
 struct LoadCells {
-    pool: PgPool,
+    connections: Connections,
     prompts: Mutex<HashMap<Uuid, Prompts>>,
 }
 
@@ -66,7 +67,7 @@ impl GroupWork for LoadCells {
     const WHAT: &'static str = "cells were not loaded";
 
     async fn work(&self, wanted: &[Wanted]) -> Result<Vec<Option<Found>>, QueueError> {
-        let mut found = crate::queue::bounded(&self.pool, async |connection| self.read(connection, wanted).await).await?;
+        let mut found = self.connections.statement(async |connection| self.read(connection, wanted).await).await?;
         Ok(wanted.iter().map(|(cell, _)| found.remove(cell)).collect())
     }
 }

@@ -15,7 +15,8 @@ pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> E
         beat: settings.queue.beat,
         lease: settings.queue.lease,
         poll_interval: settings.queue.poll_interval,
-        listen: settings.queue.listen,
+        listen: settings.queue.listen && !settings.database.pooler,
+        is_pooled: settings.database.pooler,
         until_empty,
     }
 }
@@ -73,7 +74,7 @@ mod running {
         let (context, engine) = (context.clone(), engine.clone());
         move |job: Job| {
             let (context, engine) = (context.clone(), engine.clone());
-            Box::pin(decoded(&job.clone(), move |payload: GenerateImage| async move {
+            Box::pin(decoded(&job.clone(), GenerateImage::VERSION, move |payload: GenerateImage| async move {
                 subtask_service::run_cell(&context, &engine, &job, payload.subtask_id).await
             }))
         }
@@ -83,7 +84,7 @@ mod running {
         let context = context.clone();
         move |job: Job| {
             let context = context.clone();
-            Box::pin(decoded(&job, move |payload: CompleteTask| async move {
+            Box::pin(decoded(&job, CompleteTask::VERSION, move |payload: CompleteTask| async move {
                 task_service::complete(&context, payload.task_id, payload.round).await
             }))
         }
@@ -118,7 +119,7 @@ mod running {
     /// See [`ServiceError`].
     pub async fn process_subtask(context: &Context, actor: &Actor, id: Uuid) -> Result<SubtaskRow, ServiceError> {
         let missing = || ServiceError::NotFound { what: "cell", id: id.to_string() };
-        let mut connection = context.pool.acquire().await?;
+        let mut connection = context.reader().await?;
         let cell = subtasks::get(&mut connection, id).await?.ok_or_else(missing)?;
         let task = tasks::get(&mut connection, cell.task_id).await?.ok_or_else(missing)?;
         drop(connection);
@@ -146,7 +147,7 @@ mod running {
         if !taken? {
             return Err(ServiceError::Usage(format!("cell {id} is held by a worker, or waits for its time")));
         }
-        let mut connection = context.pool.acquire().await?;
+        let mut connection = context.reader().await?;
         subtasks::get(&mut connection, id).await?.ok_or_else(missing)
     }
 

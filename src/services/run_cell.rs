@@ -48,7 +48,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid)
     };
     // A job's first claim comes before any attempt.
     let wanted = (cell, job.claim > 1);
-    match engine.persist(|| context.cells.load(&context.pool, wanted)).await {
+    match engine.persist(|| context.cells.load(engine.connections(), wanted)).await {
         Ok(Some(found)) => {
             Span::current().record("task", display(found.row.task_id));
             run(context, client, engine, job, cell, found).await

@@ -28,7 +28,7 @@ pub fn hook() -> Arc<dyn Settle> {
 /// See [`ServiceError`].
 pub async fn list_subtasks(context: &Context, actor: &Actor, task_id: Uuid) -> Result<Vec<SubtaskRow>, ServiceError> {
     actor.require(Permission::ViewResults)?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     if tasks::get(&mut connection, task_id).await?.is_none() {
         return Err(ServiceError::NotFound { what: "task", id: task_id.to_string() });
     }
@@ -43,10 +43,14 @@ pub async fn set_rating(context: &Context, actor: &Actor, id: Uuid, rating: Opti
     if rating.is_some_and(|rating| !(1..=5).contains(&rating)) {
         return Err(ServiceError::Usage("a rating is 1 to 5".to_owned()));
     }
-    let mut connection = context.pool.acquire().await?;
+    let mut transaction = context.begin().await?;
     let missing = || ServiceError::NotFound { what: "completed cell", id: id.to_string() };
-    let cell = subtasks::get(&mut connection, id).await?.ok_or_else(missing)?;
-    let task = tasks::get(&mut connection, cell.task_id).await?.ok_or_else(missing)?;
+    let cell = subtasks::get(&mut transaction, id).await?.ok_or_else(missing)?;
+    let task = tasks::get(&mut transaction, cell.task_id).await?.ok_or_else(missing)?;
     actor.require_manage(task.user_id)?;
-    if subtasks::set_rating(&mut connection, id, rating).await? { Ok(()) } else { Err(missing()) }
+    if !subtasks::set_rating(&mut transaction, id, rating).await? {
+        return Err(missing());
+    }
+    transaction.commit().await?;
+    Ok(())
 }

@@ -34,7 +34,7 @@ pub struct TaskProgress {
 /// See [`ServiceError`].
 pub async fn get_progress(context: &Context, actor: &Actor, id: Uuid) -> Result<TaskProgress, ServiceError> {
     let task = task_service::get_task(context, actor, id).await?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     let in_flight = task_outcomes::count_in_flight(&mut connection, id).await?;
     Ok(TaskProgress { task, in_flight })
 }
@@ -45,7 +45,7 @@ pub async fn get_progress(context: &Context, actor: &Actor, id: Uuid) -> Result<
 /// See [`ServiceError`].
 pub async fn get_outcomes(context: &Context, actor: &Actor, id: Uuid) -> Result<Vec<OutcomeRow>, ServiceError> {
     task_service::get_task(context, actor, id).await?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     Ok(task_outcomes::get_by_task(&mut connection, id).await?)
 }
 
@@ -55,7 +55,7 @@ pub async fn get_outcomes(context: &Context, actor: &Actor, id: Uuid) -> Result<
 /// See [`ServiceError`].
 pub async fn get_waiting_reason(context: &Context, actor: &Actor, id: Uuid) -> Result<Option<String>, ServiceError> {
     actor.require(Permission::ViewResults)?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     Ok(task_outcomes::get_waiting_reason(&mut connection, id).await?)
 }
 
@@ -65,7 +65,7 @@ pub async fn get_waiting_reason(context: &Context, actor: &Actor, id: Uuid) -> R
 /// See [`ServiceError`].
 pub async fn count_not_kept(context: &Context, actor: &Actor, id: Uuid) -> Result<i64, ServiceError> {
     task_service::get_task(context, actor, id).await?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     Ok(task_outcomes::count_not_kept(&mut connection, id).await?)
 }
 
@@ -75,7 +75,7 @@ pub async fn count_not_kept(context: &Context, actor: &Actor, id: Uuid) -> Resul
 /// See [`ServiceError`].
 pub async fn get_attempts(context: &Context, actor: &Actor, id: Uuid) -> Result<Vec<AttemptRow>, ServiceError> {
     task_service::get_task(context, actor, id).await?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     let cells = subtasks::get_by_task(&mut connection, id).await?;
     let ids: Vec<Uuid> = cells.iter().map(|cell| cell.id).collect();
     Ok(ledger::get_by_cells(&mut connection, &ids).await?)
@@ -87,7 +87,7 @@ pub async fn get_attempts(context: &Context, actor: &Actor, id: Uuid) -> Result<
 /// See [`ServiceError`].
 pub async fn has_open_jobs(context: &Context, actor: &Actor, id: Uuid) -> Result<bool, ServiceError> {
     task_service::get_task(context, actor, id).await?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     let queues = [GenerateImage::QUEUE.to_owned(), CompleteTask::QUEUE.to_owned()];
     Ok(queue::any_open(&mut connection, &queues, Some(&id.to_string())).await?)
 }
@@ -98,6 +98,6 @@ pub async fn has_open_jobs(context: &Context, actor: &Actor, id: Uuid) -> Result
 /// See [`ServiceError`].
 pub async fn count_open_cells(context: &Context, actor: &Actor) -> Result<i64, ServiceError> {
     actor.require(Permission::ViewResults)?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     Ok(task_outcomes::count_open(&mut connection).await?)
 }

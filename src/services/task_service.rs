@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::Connection as _;
 use uuid::Uuid;
 
 use super::{actor::Actor, cell_settle, context::Context, error::ServiceError, task_settle::TaskHook};
@@ -24,7 +23,7 @@ pub fn hook() -> Arc<dyn Settle> {
 #[tracing::instrument(name = "complete_task", skip_all, fields(task = %task_id, round))]
 pub async fn complete(context: &Context, task_id: Uuid, round: i32) -> Outcome {
     let found = async {
-        let mut connection = context.pool.acquire().await?;
+        let mut connection = context.reader().await?;
         tasks::get_round(&mut connection, task_id).await
     };
     match found.await {
@@ -42,7 +41,7 @@ pub async fn complete(context: &Context, task_id: Uuid, round: i32) -> Outcome {
 /// See [`ServiceError`].
 pub async fn get_task(context: &Context, actor: &Actor, id: Uuid) -> Result<TaskRow, ServiceError> {
     actor.require(Permission::ViewResults)?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     let task = tasks::get(&mut connection, id).await?;
     task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })
 }
@@ -53,7 +52,7 @@ pub async fn get_task(context: &Context, actor: &Actor, id: Uuid) -> Result<Task
 /// See [`ServiceError`].
 pub async fn list_tasks(context: &Context, actor: &Actor, everybody: bool, limit: i64) -> Result<Vec<TaskRow>, ServiceError> {
     actor.require(Permission::ViewResults)?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     Ok(if everybody {
         tasks::get_all(&mut connection, limit).await?
     } else {
@@ -93,8 +92,7 @@ pub async fn await_task(
 /// # Errors
 /// See [`ServiceError`].
 pub async fn update_task_status(context: &Context, actor: &Actor, id: Uuid, status: Status) -> Result<(), ServiceError> {
-    let mut connection = context.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = context.begin().await?;
     let task = tasks::get(&mut transaction, id).await?;
     let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })?;
     actor.require_manage(task.user_id)?;
@@ -117,8 +115,7 @@ pub async fn update_task_status(context: &Context, actor: &Actor, id: Uuid, stat
 /// # Errors
 /// See [`ServiceError`].
 pub async fn sweep(context: &Context) -> Result<u64, ServiceError> {
-    let mut connection = context.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = context.begin().await?;
     let stranded = tasks::get_stranded(&mut transaction, 100).await?;
     let keys: Vec<String> = stranded.iter().map(|(id, round)| CompleteTask::key(*id, *round)).collect();
     let open = queue::open_keys(&mut transaction, CompleteTask::QUEUE, &keys).await?;

@@ -2,7 +2,7 @@
 
 use secrecy::SecretString;
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{actor::Actor, context::Context, error::ServiceError, password};
@@ -48,8 +48,7 @@ pub async fn create_user(
         Some(password) => Some(password::hash(password).await?),
         None => None,
     };
-    let mut connection = context.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = context.begin().await?;
     let taken = || ServiceError::UsernameTaken { username: username.to_owned() };
     if !insert(&mut transaction, &actor.username, username, hash.as_deref(), roles).await? {
         return Err(taken());
@@ -66,7 +65,7 @@ pub async fn create_user(
 /// See [`ServiceError`]; never an empty answer instead.
 pub async fn get_all_users(context: &Context, actor: &Actor) -> Result<Vec<UserRow>, ServiceError> {
     actor.require(Permission::ManageLanes)?;
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     Ok(users::get_all(&mut connection).await?)
 }
 
@@ -89,7 +88,7 @@ pub async fn resolve_actor(
     if username.contains('\0') {
         return Err(missing());
     }
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     let user = users::get_by_username(&mut connection, username).await?.ok_or_else(missing)?;
     if user.username == SYSTEM_USERNAME {
         let message = format!("nobody acts as {SYSTEM_USERNAME}, the workers' own user: name another one");
@@ -117,7 +116,7 @@ pub async fn verify_password(context: &Context, username: &str, password: &Secre
 }
 
 async fn active_hash(context: &Context, username: &str) -> Result<Option<String>, ServiceError> {
-    let mut connection = context.pool.acquire().await?;
+    let mut connection = context.reader().await?;
     match users::get_by_username(&mut connection, username).await? {
         Some(user) if user.is_active => Ok(users::password_hash(&mut connection, user.id).await?),
         _ => Ok(None),

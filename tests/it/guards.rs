@@ -35,7 +35,7 @@ async fn begin(world: &World, job: &Job, cell: Uuid) -> i32 {
     let submit =
         ledger::Submit { cell, round: 1, lane: "prod".into(), request_sha256: "0".into(), answer_within: Duration::from_mins(5) };
     let hook = subtask_service::hook();
-    let begun = ledger::begin(world.pool(), &*hook, &[(job.clone(), submit)]).await.expect("write the row");
+    let begun = ledger::begin(&world.connections(), &*hook, &[(job.clone(), submit)]).await.expect("write the row");
     begun[0].expect("an attempt")
 }
 
@@ -48,12 +48,12 @@ fn picture(ordinal: i32) -> Outcome {
 
 async fn settle(world: &World, job: &Job, outcome: &Outcome) -> Settled {
     let settles = [(job.clone(), outcome.clone())];
-    imagemill::queue::settle(world.pool(), &*subtask_service::hook(), &settles).await.expect("settle")[0]
+    imagemill::queue::settle(&world.connections(), &*subtask_service::hook(), &settles).await.expect("settle")[0]
 }
 
 async fn accept(world: &World, job: &Job, cell: Uuid, ordinal: i32) -> ledger::Evidence {
     let acceptance = ledger::Acceptance { cell, ordinal, upstream_id: "upstream-1".into(), http_status: 200 };
-    ledger::accepted(world.pool(), &[(job.clone(), acceptance)]).await.expect("write the id")[0]
+    ledger::accepted(&world.connections(), &[(job.clone(), acceptance)]).await.expect("write the id")[0]
 }
 
 /// Another session takes the job away and claims it anew: under another worker's name, or the same.
@@ -100,7 +100,7 @@ async fn a_settle_of_a_lost_claim_changes_nothing() {
             request_sha256: "0".into(),
             answer_within: Duration::from_mins(5),
         };
-        let begun = ledger::begin(world.pool(), &*subtask_service::hook(), &[(job, submit)]).await.expect("look");
+        let begun = ledger::begin(&world.connections(), &*subtask_service::hook(), &[(job, submit)]).await.expect("look");
         assert_eq!(begun, [None]);
     }
 }

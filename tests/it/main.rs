@@ -13,6 +13,7 @@ mod lease;
 mod licences;
 mod main_job;
 mod make_image;
+mod payloads;
 mod private_server;
 mod producer;
 mod psql;

@@ -71,7 +71,7 @@ async fn a_panic_and_a_broken_payload_end_their_own_jobs_alone() {
         let (engine, context) = (engine.clone(), Arc::clone(&context));
         move |job: Job| {
             let (engine, context) = (engine.clone(), Arc::clone(&context));
-            decoded(&job.clone(), move |payload: GenerateImage| async move {
+            decoded(&job.clone(), GenerateImage::VERSION, move |payload: GenerateImage| async move {
                 let run = subtask_service::run_cell(&context, &engine, &job, payload.subtask_id);
                 if payload.subtask_id != panicking {
                     return run.await;
@@ -87,7 +87,7 @@ async fn a_panic_and_a_broken_payload_end_their_own_jobs_alone() {
         let context = Arc::clone(&context);
         move |job: Job| {
             let context = Arc::clone(&context);
-            decoded(&job, move |payload: CompleteTask| async move {
+            decoded(&job, CompleteTask::VERSION, move |payload: CompleteTask| async move {
                 task_service::complete(&context, payload.task_id, payload.round).await
             })
         }

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::queue::{error::QueueError, fault, job::Job, transaction};
+use crate::queue::{connections::Connections, error::QueueError, fault, job::Job};
 
 /// An id that the upstream answered with.
 #[derive(Debug, Clone)]
@@ -36,8 +36,8 @@ pub enum Evidence {
 ///
 /// # Errors
 /// See [`QueueError`]; the caller repeats it until it stands, since no poll may come before it.
-pub async fn accepted(pool: &PgPool, acceptances: &[(Job, Acceptance)]) -> Result<Vec<Evidence>, QueueError> {
-    let written = transaction::bounded(pool, async |connection| write(connection, acceptances).await).await?;
+pub async fn accepted(connections: &Connections, acceptances: &[(Job, Acceptance)]) -> Result<Vec<Evidence>, QueueError> {
+    let written = connections.statement(async |connection| write(connection, acceptances).await).await?;
     fault::point(fault::ACCEPTED_COMMITTED);
     let of = |acceptance: &Acceptance| written.get(&(acceptance.cell, acceptance.ordinal));
     Ok(acceptances.iter().map(|(_, acceptance)| of(acceptance).copied().unwrap_or(Evidence::NoSuchAttempt)).collect())

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::by_cell;
-use crate::queue::{error::QueueError, fault, job, job::Job, settle::Settle, transaction};
+use crate::queue::{connections::Connections, error::QueueError, fault, job, job::Job, settle::Settle};
 
 /// What is about to be submitted.
 #[derive(Debug, Clone)]
@@ -28,8 +28,12 @@ pub struct Submit {
 ///
 /// # Errors
 /// See [`QueueError`]. Whether the rows stand is then not known: the settle of each job closes its own as `not_sent`.
-pub async fn begin(pool: &PgPool, hook: &dyn Settle, submits: &[(Job, Submit)]) -> Result<Vec<Option<i32>>, QueueError> {
-    let mut ordinals = transaction::bounded(pool, async |connection| write(connection, hook, submits).await).await?;
+pub async fn begin(
+    connections: &Connections,
+    hook: &dyn Settle,
+    submits: &[(Job, Submit)],
+) -> Result<Vec<Option<i32>>, QueueError> {
+    let mut ordinals = connections.transaction(async |connection| write(connection, hook, submits).await).await?;
     fault::point(fault::LEDGER_COMMITTED);
     Ok(submits.iter().map(|(_, submit)| ordinals.remove(&submit.cell)).collect())
 }
@@ -39,20 +43,18 @@ async fn write(
     hook: &dyn Settle,
     submits: &[(Job, Submit)],
 ) -> Result<HashMap<Uuid, i32>, QueueError> {
-    let mut transaction = transaction::begin(connection).await?;
-    let held = job::fence(&mut transaction, submits.iter().map(|(job, _)| job)).await?;
+    let held = job::fence(connection, submits.iter().map(|(job, _)| job)).await?;
     let submits: Vec<&(Job, Submit)> = submits.iter().filter(|(job, _)| held.contains(&job.id)).collect();
-    let open = hook.open_cells(&mut transaction, &submits).await?;
+    let open = hook.open_cells(connection, &submits).await?;
     let opened: Vec<(Uuid, (&Job, &Submit))> = submits
         .iter()
         .filter(|(_, submit)| open.cells.contains(&submit.cell))
         .map(|(job, submit)| (submit.cell, (job, submit)))
         .collect();
-    let ordinals = insert(&mut transaction, by_cell(opened)).await?;
+    let ordinals = insert(connection, by_cell(opened)).await?;
     if !open.new_groups.is_empty() {
-        hook.open_groups(&mut transaction, &open.new_groups.into_iter().collect::<Vec<_>>()).await?;
+        hook.open_groups(connection, &open.new_groups.into_iter().collect::<Vec<_>>()).await?;
     }
-    transaction.commit().await?;
     Ok(ordinals)
 }
 

@@ -12,6 +12,7 @@ use imagemill::{
     config::Settings,
     crud::users,
     models::{Prompt, TaskDefinition, TaskInput},
+    queue::Connections,
     services::{
         actor::Actor,
         context::Context,
@@ -85,6 +86,11 @@ impl World {
     /// The pool of this test.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.database.pool
+    }
+
+    /// The same, as the engine takes it.
+    pub(crate) fn connections(&self) -> Connections {
+        Connections::new(self.database.pool.clone(), false)
     }
 
     /// Sets a setting of the worker processes: `queue.lease` and so on.

@@ -1,0 +1,81 @@
+//! The engine's connections and transactions: bounded on both sides, so that a client that stalls blocks nobody and a server
+//! that stalls is left. Behind a pooler every statement stands in a transaction (see `src/db/session.rs`).
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
+
+use super::error::QueueError;
+
+/// A client waits so long for the whole of a transaction; the server gives up its statements before.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What the server keeps to by itself: for the transaction alone, since what a session sets does not survive a pooler. A client
+/// that stands still in the middle loses its locks with its session.
+const BEGIN: &str = "begin; select set_config('statement_timeout', '5s', true), set_config('lock_timeout', '4s', true), \
+                     set_config('idle_in_transaction_session_timeout', '5s', true)";
+/// The same behind a pooler, where others have left their statements' names.
+const BEGIN_POOLED: &str = "begin; deallocate all; select set_config('statement_timeout', '5s', true), \
+                            set_config('lock_timeout', '4s', true), set_config('idle_in_transaction_session_timeout', '5s', true)";
+
+/// The connections of one engine.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    pool: PgPool,
+    is_pooled: bool,
+}
+
+impl Connections {
+    /// The connections of this pool; `is_pooled` where a pooler in transaction mode stands between.
+    pub fn new(pool: PgPool, is_pooled: bool) -> Self {
+        Self { pool, is_pooled }
+    }
+
+    /// The pool.
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Begins a transaction with the engine's limits, on a connection of one's own.
+    pub(super) async fn begin<'c>(&self, connection: &'c mut PgConnection) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
+        connection.begin_with(if self.is_pooled { BEGIN_POOLED } else { BEGIN }).await
+    }
+
+    /// Runs one statement that stands by itself, or a few that only read, for at most ten seconds.
+    ///
+    /// # Errors
+    /// See [`QueueError`]; [`QueueError::TimedOut`] leaves open whether it was carried out.
+    pub(crate) async fn statement<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        if self.is_pooled { self.transaction(work).await } else { bounded(&self.pool, work).await }
+    }
+
+    /// Runs some work in a transaction, for at most ten seconds. What is not answered by then is cut, connection and all.
+    ///
+    /// # Errors
+    /// See [`QueueError`]; [`QueueError::TimedOut`] leaves open whether it was committed.
+    pub(super) async fn transaction<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        bounded(&self.pool, async |connection| {
+            let mut transaction = self.begin(connection).await?;
+            let done = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(done)
+        })
+        .await
+    }
+}
+
+async fn bounded<T>(pool: &PgPool, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>) -> Result<T, QueueError> {
+    let mut connection: PoolConnection<Postgres> = pool.acquire().await?;
+    if let Ok(done) = tokio::time::timeout(ANSWER, work(&mut connection)).await {
+        return done;
+    }
+    // Its answer would come to whoever has the connection next.
+    drop(connection.detach());
+    Err(QueueError::TimedOut(ANSWER))
+}
