@@ -202,6 +202,9 @@ async fn worker(arguments: WorkerArgs, loaded: Loaded) -> Result<ExitCode, Failu
         grace: arguments.grace.map_or(settings.queue.grace, |seconds| Duration::from_secs(u64::from(seconds))),
         with_parent: arguments.with_parent,
     };
+    let mut settings = settings;
+    // The beat has a connection of its own, beside the pool.
+    settings.database.max_connections -= 1;
     let mut app = app::initialize_app(settings).await.map_err(Failure::failed)?;
     app.context.upstream = Some(client);
     let settled = worker::run(app.context.clone(), options).await;

@@ -82,11 +82,13 @@ async fn run(shared: &Arc<Shared>, options: &PgConnectOptions) {
                 tracing::warn!(%error, "a beat failed");
                 connection = None;
                 watch.forget();
+                shared.reconcile.store(true, Ordering::Release);
             }
             Err(_) => {
                 tracing::warn!("a beat was not answered in time");
                 connection = None;
                 watch.forget();
+                shared.reconcile.store(true, Ordering::Release);
             }
         }
     }
@@ -119,6 +121,10 @@ async fn once(
         return Ok(());
     }
     shared.last_beat.succeeded(sent);
+    if shared.reconcile.load(Ordering::Acquire) {
+        // PostgreSQL is there again.
+        shared.wake.tell();
+    }
     // Once may be a claim or a settle that is under way; twice running is compared by the claimer.
     let differs = usize::try_from(beat.running).unwrap_or_default() != shared.held_now();
     if differs && *differed {

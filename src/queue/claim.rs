@@ -232,6 +232,7 @@ fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed
         is_resumed,
         worker: Arc::clone(worker),
         tokens: JobTokens::default(),
+        memory: Arc::default(),
         _slot: Arc::new(served.slots.take()),
     }
 }

@@ -59,6 +59,7 @@ impl Engine {
     pub(super) async fn claim_for_ever(self, senders: Senders) {
         let shared = &self.shared;
         let mut trouble = Duration::ZERO;
+        let mut failures = 0;
         let mut known: HashMap<&'static str, Known> = senders.keys().map(|queue| (*queue, Known::new())).collect();
         let mut last_look = Instant::now();
         shared.wake.look();
@@ -71,7 +72,8 @@ impl Engine {
             if look {
                 last_look = began;
             }
-            let passed = self.pass(&senders, &mut known, look).await;
+            let passed = self.pass(&senders, &mut known, look, failures).await;
+            failures = if passed.is_err() { failures + 1 } else { 0 };
             if let Err(error) = &passed {
                 tracing::warn!(%error, "could not claim");
                 // An answer may have been lost, and with it what was claimed.
@@ -105,10 +107,22 @@ impl Engine {
     }
 
     /// One claim a queue, so that no backlog of cells keeps a completion waiting.
-    async fn pass(&self, senders: &Senders, known: &mut HashMap<&'static str, Known>, look: bool) -> Result<(), QueueError> {
+    async fn pass(
+        &self,
+        senders: &Senders,
+        known: &mut HashMap<&'static str, Known>,
+        look: bool,
+        failures: u32,
+    ) -> Result<(), QueueError> {
         let shared = &self.shared;
         if shared.reconcile.load(Ordering::Acquire) {
             reconcile::reconcile(shared).await?;
+            if failures > 1 {
+                // PostgreSQL was away. Should it have forgotten its last commits, every worker is given the time to tell it its
+                // claims again before anybody takes what looks free.
+                tokio::time::sleep(shared.options.beat * 2).await;
+                reconcile::reconcile(shared).await?;
+            }
         }
         let mut took_less = look;
         for (queue, sender) in senders {
@@ -188,6 +202,7 @@ impl Engine {
     async fn claim_solitary(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>) -> Result<(), QueueError> {
         let shared = &self.shared;
         let Some(job) = claim::claim_solitary(&shared.connections, served, &shared.incarnation()).await? else { return Ok(()) };
+        fault::point(fault::CLAIM_COMMITTED);
         tracing::warn!(job = %job.id, key = %job.key, crashes = job.crashes, "claimed alone: workers ended while they held it");
         shared.hold(&job);
         let left = tokio::select! {

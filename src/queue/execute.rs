@@ -16,6 +16,7 @@ use super::{
     job::Job,
     ledger::{Acceptance, Evidence, Submit},
     outcome::{Outcome, Verdict},
+    restore,
     settle::Settled,
 };
 
@@ -52,6 +53,7 @@ impl Engine {
     /// Settles; tries again while PostgreSQL is away. What PostgreSQL refuses for its content fails alone as `internal`.
     async fn settle_until_written(&self, job: &Job, mut outcome: Outcome) {
         let mut delays = backoff();
+        let mut may_restore = true;
         loop {
             let settled = match self.writers(&job.queue) {
                 Ok(writers) => writers.settle(job, outcome.clone()).await,
@@ -64,6 +66,11 @@ impl Engine {
                         self.shared.wake.look();
                     }
                     return;
+                }
+                Ok(Settled::LeaseLost) | Err(QueueError::Ledger { .. })
+                    if may_restore && outcome.verdict != Verdict::LeaseLost && self.restored(job).await =>
+                {
+                    may_restore = false;
                 }
                 Ok(Settled::LeaseLost) => {
                     tracing::warn!(job = %job.id, key = %job.key, claim = job.claim, "the claim was lost: another worker goes on");
@@ -95,7 +102,11 @@ impl Engine {
     /// # Errors
     /// See [`QueueError`]. Whether the row stands is then not known: the settle of the job closes it as `not_sent`.
     pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
-        self.writers(&job.queue)?.begin(job, submit).await
+        let ordinal = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
+        if let Some(ordinal) = ordinal {
+            job.memory.lock().unwrap_or_else(PoisonError::into_inner).attempt = Some((submit, ordinal));
+        }
+        Ok(ordinal)
     }
 
     /// Commits the upstream's id, before the first poll; repeats it until it stands.
@@ -104,7 +115,23 @@ impl Engine {
     /// What PostgreSQL refuses for its content, or any error once the grace is over.
     pub async fn accepted(&self, job: &Job, acceptance: Acceptance) -> Result<Evidence, QueueError> {
         let writers = self.writers(&job.queue)?;
-        self.persist(|| writers.accepted(job, acceptance.clone())).await
+        // Before it stands: whatever becomes of the database, this id is known.
+        job.memory.lock().unwrap_or_else(PoisonError::into_inner).acceptance = Some(acceptance.clone());
+        let mut evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
+        if evidence != Evidence::Accepted && self.restored(job).await {
+            evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
+        }
+        Ok(evidence)
+    }
+
+    /// Puts back what the database has forgotten of this job, if it has.
+    async fn restored(&self, job: &Job) -> bool {
+        let Ok(writers) = self.writers(&job.queue) else { return false };
+        let restored = self.persist(|| restore::restore(self.connections(), writers.hook(), job)).await;
+        restored.unwrap_or_else(|error| {
+            tracing::warn!(job = %job.id, key = %job.key, %error, "could not be looked at");
+            false
+        })
     }
 
     /// Repeats a read or a write until it is done: PostgreSQL may be away for a while.

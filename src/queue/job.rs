@@ -1,11 +1,18 @@
 //! A claimed job, and the fence that every write for it carries.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{slots::Slot, tokens::JobTokens};
+use super::{
+    ledger::{Acceptance, Submit},
+    slots::Slot,
+    tokens::JobTokens,
+};
 
 /// So many crashes without progress, and a job is claimed alone.
 pub(super) const SOLITARY: i32 = 3;
@@ -33,6 +40,8 @@ pub struct Job {
     pub worker: Arc<str>,
     /// What ends its waiting early.
     pub tokens: JobTokens,
+    /// What was committed for it under this claim.
+    pub(super) memory: Arc<Mutex<Memory>>,
     /// Its place among this process's slots, given back when the last copy of the job goes: after its settle.
     pub(super) _slot: Arc<Slot>,
 }
@@ -48,6 +57,15 @@ impl Job {
     pub(super) fn is_crash_loop(&self) -> bool {
         self.crashes >= CRASH_LOOP && !self.is_resumed
     }
+}
+
+/// What a process remembers of its own commits, should the database forget them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    /// The ledger row, and its ordinal.
+    pub(super) attempt: Option<(Submit, i32)>,
+    /// The id.
+    pub(super) acceptance: Option<Acceptance>,
 }
 
 /// Locks the rows of jobs, in the order of their ids, and returns the ids of those whose claim still holds. The first

@@ -23,6 +23,7 @@ mod listen;
 mod outcome;
 mod reconcile;
 mod rescue;
+mod restore;
 mod settle;
 mod shared;
 mod slots;

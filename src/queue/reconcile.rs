@@ -1,7 +1,7 @@
 //! Own orphans: what PostgreSQL says is ours is compared with what is held, whenever an answer was lost or the two differ.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{PoisonError, atomic::Ordering},
 };
 
@@ -28,11 +28,12 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
         .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
     let running: HashMap<String, i32> = running.into_iter().collect();
     let lost: Vec<&(String, i32)> = before.iter().filter(|(id, claim)| running.get(id) != Some(claim)).collect();
+    let retaken = retake(shared, &worker, &lost).await?;
     let unknown: Vec<(&String, i32)> = {
         let held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in lost {
+        for key in lost.iter().filter(|(id, claim)| !retaken.contains(&(id.clone(), *claim))) {
             // One that is being settled is not in the table any more either; its handler has ended and is not disturbed.
-            if let Some(tokens) = held.get(key) {
+            if let Some(tokens) = held.get(*key) {
                 tokens.lease_lost.cancel();
             }
         }
@@ -74,4 +75,36 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
         shared.wake.look();
     }
     Ok(())
+}
+
+/// Takes again what this worker had claimed before the database forgot its last commits: a claim number that is lower there
+/// than here. The handlers go on; what else was forgotten is told again when they write.
+async fn retake(shared: &Shared, worker: &str, lost: &[&(String, i32)]) -> Result<HashSet<(String, i32)>, QueueError> {
+    if lost.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let retaken: Vec<(String, i32)> = shared
+        .connections
+        .statement(async |connection| {
+            let query = sqlx::query_as(
+                "with locked as materialized (
+                     select id, lock_by, attempts, status from apalis.jobs where id = any ($2) order by id for update
+                 )
+                 update apalis.jobs as job set status = 'Running', lock_by = $1, lock_at = now(), attempts = given.claim
+                 from unnest($2::text[], $3::integer[]) as given (id, claim) join locked using (id)
+                 where job.id = any ($2) and job.id = given.id
+                   and locked.lock_by is null and locked.attempts < given.claim and locked.status = 'Pending'
+                 returning job.id, job.attempts",
+            )
+            .bind(worker)
+            .bind(lost.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>())
+            .bind(lost.iter().map(|(_, claim)| *claim).collect::<Vec<_>>());
+            Ok(query.fetch_all(connection).await?)
+        })
+        .await
+        .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
+    if !retaken.is_empty() {
+        tracing::error!(jobs = retaken.len(), "the database had forgotten its last commits: these claims are told again");
+    }
+    Ok(retaken.into_iter().collect())
 }

@@ -64,6 +64,7 @@ impl GroupWork for SettleWriter {
 
 /// The writers of one queue.
 pub(super) struct Writers {
+    hook: Arc<dyn Settle>,
     ledger: Group<LedgerWriter>,
     accepted: Group<AcceptedWriter>,
     settles: Group<SettleWriter>,
@@ -76,10 +77,16 @@ impl Writers {
     /// Starts the writers of a queue; they end when this is dropped.
     pub(super) fn start(connections: &Connections, hook: &Arc<dyn Settle>) -> Self {
         Self {
+            hook: Arc::clone(hook),
             ledger: Group::start(LedgerWriter { connections: connections.clone(), hook: Arc::clone(hook) }),
             accepted: Group::start(AcceptedWriter { connections: connections.clone() }),
             settles: Group::start(SettleWriter { connections: connections.clone(), hook: Arc::clone(hook) }),
         }
+    }
+
+    /// What the queue's jobs mean.
+    pub(super) fn hook(&self) -> &dyn Settle {
+        &*self.hook
     }
 
     /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or

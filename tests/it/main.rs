@@ -5,6 +5,7 @@
 
 mod architecture;
 mod commands;
+mod crashes;
 mod create_task;
 mod demo;
 mod guards;

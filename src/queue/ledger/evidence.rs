@@ -54,8 +54,8 @@ async fn write(
             sorted.iter().map(|($job, $acceptance)| $value).collect::<Vec<_>>()
         };
     }
-    // `claim` tells a row of ours from a later one under the same ordinal, which cannot be; and a repeat of this very statement
-    // after a lost answer finds `accepted` with the same id. One statement holds no lock while a client stands still.
+    // Claim and worker tell a row of ours from a later one under the same ordinal, which a database that has forgotten its last
+    // commits could have; and a repeat of this very statement after a lost answer finds `accepted` with the same id. One statement holds no lock while a client stands still.
     let rows: Vec<(Uuid, i32, bool, bool)> = sqlx::query_as(
         "with given as (
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::uuid[], $5::integer[], $6::text[], $7::integer[])
@@ -70,7 +70,8 @@ async fn write(
              set state = 'accepted', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
                  http_status = given.http_status
              from given where given.job in (select id from held)
-               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal and attempt.claim = given.claim
+               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
+               and attempt.claim = given.claim and attempt.worker = given.worker
                and (state = 'submitting' or (state = 'accepted' and attempt.upstream_id = given.upstream_id))
              returning attempt.subtask_id, attempt.ordinal
          ), evidence as (
@@ -78,7 +79,8 @@ async fn write(
              set state = 'abandoned', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
                  http_status = given.http_status, finished_at = coalesce(finished_at, now())
              from given where given.job not in (select id from held)
-               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal and attempt.claim = given.claim
+               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
+               and attempt.claim = given.claim and attempt.worker = given.worker
                and state in ('submitting', 'unknown')
              returning 1
          )
@@ -113,11 +115,12 @@ pub(in crate::queue) async fn never_left(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update imagemill.attempts set state = 'not_sent', error = $3, finished_at = now()
-         where subtask_id = $1 and claim = $2 and state = 'submitting'",
+         where subtask_id = $1 and claim = $2 and worker = $4 and state = 'submitting'",
     )
     .bind(cell)
     .bind(job.claim)
     .bind(error)
+    .bind(&*job.worker)
     .execute(connection)
     .await?;
     Ok(())

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::by_cell;
+use super::{Acceptance, by_cell};
 use crate::queue::{connections::Connections, error::QueueError, fault, job, job::Job, settle::Settle};
 
 /// What is about to be submitted.
@@ -86,4 +86,32 @@ async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submi
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().collect())
+}
+
+/// The row once more, with what is known of it, in a database that has forgotten it.
+pub(in crate::queue) async fn insert_again(
+    connection: &mut PgConnection,
+    job: &Job,
+    submit: &Submit,
+    ordinal: i32,
+    acceptance: Option<&Acceptance>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, upstream_id, http_status,
+                                         accepted_at, answer_until)
+         values ($1, $2, $3, $4, $5, $6, case when $7::text is null then 'submitting' else 'accepted' end, $7, $8,
+                 case when $7::text is not null then now() end, now() + make_interval(secs => $9))",
+    )
+    .bind(submit.cell)
+    .bind(ordinal)
+    .bind(submit.round)
+    .bind(job.claim)
+    .bind(&submit.lane)
+    .bind(&*job.worker)
+    .bind(acceptance.map(|acceptance| acceptance.upstream_id.clone()))
+    .bind(acceptance.map(|acceptance| i32::from(acceptance.http_status)))
+    .bind(submit.answer_within.as_secs_f64())
+    .execute(connection)
+    .await?;
+    Ok(())
 }

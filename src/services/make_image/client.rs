@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use reqwest::{Response, header::HeaderValue, redirect};
 use secrecy::ExposeSecret as _;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::token::{TokenError, TokenSource};
@@ -44,7 +44,24 @@ pub struct UpstreamClient {
     settings: UpstreamSettings,
     lanes: BTreeMap<String, LaneSettings>,
     token: TokenSource,
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
+}
+
+/// The connections of one process, shared out: submits that are answered slowly keep no poll waiting, and pictures neither.
+#[derive(Debug)]
+struct Permits {
+    submits: Arc<Semaphore>,
+    polls: Semaphore,
+    pictures: Semaphore,
+}
+
+impl Permits {
+    /// Half to submits, a quarter to polls, a quarter to pictures.
+    fn new(connections: usize) -> Self {
+        let quarter = (connections / 4).max(1);
+        let submits = connections.saturating_sub(2 * quarter).max(1);
+        Self { submits: Arc::new(Semaphore::new(submits)), polls: Semaphore::new(quarter), pictures: Semaphore::new(quarter) }
+    }
 }
 
 /// One of the connections; a POST's ledger row is written with it in hand.
@@ -77,7 +94,7 @@ impl UpstreamClient {
             settings: upstream.clone(),
             lanes: settings.lanes.clone(),
             token,
-            permits: Arc::new(Semaphore::new(upstream.max_connections)),
+            permits: Arc::new(Permits::new(upstream.max_connections)),
         })
     }
 
@@ -97,10 +114,20 @@ impl UpstreamClient {
         &self.token
     }
 
-    /// Waits for one of the connections.
+    /// Waits for one of the connections of submits.
     pub async fn permit(&self) -> ConnectionPermit {
         // The semaphore is never closed.
-        ConnectionPermit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
+        ConnectionPermit { _permit: Arc::clone(&self.permits.submits).acquire_owned().await.ok() }
+    }
+
+    /// Waits for one of the connections of polls.
+    pub(super) async fn poll_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.polls.acquire().await.ok()
+    }
+
+    /// Waits for one of the connections of pictures.
+    pub(super) async fn picture_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.pictures.acquire().await.ok()
     }
 
     /// A request to the lane's own host, with the headers that it wants.

@@ -55,6 +55,7 @@ pub struct FetchedPicture {
 pub async fn fetch(client: &UpstreamClient, settings: &ResultSettings, url: &str) -> Result<FetchedPicture, PictureError> {
     let address = Url::parse(url).ok().filter(|address| matches!(address.scheme(), "http" | "https"));
     let address = address.ok_or_else(|| PictureError::Address(url.chars().take(200).collect()))?;
+    let _permit = client.picture_permit().await;
     let response = client.plain_get(address, settings.timeout).send().await;
     let response = response.map_err(|error| PictureError::Download(describe(&error)))?;
     let status = response.status();

@@ -155,9 +155,16 @@ impl World {
 
     /// A worker process; it is killed when this is dropped.
     pub(crate) fn worker(&self, arguments: &[&str]) -> Process {
+        self.worker_with(&[], arguments)
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn worker_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Process {
         let mut all = vec!["worker"];
         all.extend(arguments);
-        Process::start(self.command(&all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
+        let mut command = self.command(&all);
+        command.envs(environment.iter().copied());
+        Process::start(command, self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
     }
 
     /// Runs a worker until nothing is left.
