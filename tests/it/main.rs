@@ -7,6 +7,7 @@ mod architecture;
 mod commands;
 mod create_task;
 mod demo;
+mod faults;
 mod guards;
 mod kill;
 mod lease;
