@@ -206,7 +206,7 @@ impl Chaos {
             server.start_again_alone().await;
             let cut =
                 server.texts("select subtask_id || '/' || ordinal from imagemill.attempts where state = 'submitting'").await;
-            self.fleet.noted().excused.extend(cut);
+            self.fleet.noted().cut.extend(cut);
             server.let_in();
             drop(storm);
             self.did(what.to_owned());
@@ -215,18 +215,23 @@ impl Chaos {
 
     /// Terminates sessions of workers, one now and then.
     async fn terminate(self: Arc<Self>, mut random: StdRng) {
-        for _ in 0..self.plan.terminations {
+        let mut terminated = 0;
+        while terminated < self.plan.terminations {
             tokio::time::sleep(Duration::from_millis(random.random_range(200..1500))).await;
             let _calm = self.calm.read().await;
-            let terminated: Vec<bool> = sqlx::query_scalar(
-                "select pg_terminate_backend(pid) from pg_stat_activity
-                 where datname = current_database() and application_name = 'imagemill' order by random() limit 1",
+            let gone: Vec<bool> = sqlx::query_scalar(
+                "select pg_terminate_backend(pid) from (
+                     select pid from pg_stat_activity where datname = current_database() and application_name = 'imagemill'
+                     order by random() limit 1) as chosen",
             )
             .fetch_all(self.fleet.world.pool())
             .await
             .expect("terminate a session");
-            if terminated.contains(&true) {
+            if gone.contains(&true) {
+                terminated += 1;
                 self.did("session terminated".to_owned());
+            } else {
+                self.in_vain("the end of a session");
             }
         }
     }
@@ -279,7 +284,10 @@ async fn run(plan: Plan) {
     println!("seed {seed}, {:?}: {} accepted submits", begun.elapsed(), counted.billed);
     println!("cells: {:?}", counted.cells);
     println!("attempts: {:?}", counted.attempts);
-    println!("unknown by the end of a worker: {}, by the upstream: {}", counted.unknown_by_end, counted.unknown_by_upstream);
+    println!(
+        "unknown by the end of a worker: {}, by a cut: {}, by the upstream: {}",
+        counted.unknown_by_end, counted.unknown_by_cut, counted.unknown_by_upstream
+    );
     println!("workers found dead to which nothing was done: {}", counted.found_dead_alive);
     for (what, count) in &done {
         println!("{count:5} {what}");

@@ -26,8 +26,10 @@ pub(super) struct Fleet {
 /// What was seen at the faults, for the judge.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
-    /// Request ids whose rows were `submitting` when their worker was killed or stopped, or cut off by the script.
+    /// Request ids whose rows were `submitting` when their worker was killed or stopped.
     pub(super) excused: BTreeSet<String>,
+    /// Request ids whose rows were `submitting` when the script cut their worker off from PostgreSQL.
+    pub(super) cut: BTreeSet<String>,
     /// Request ids whose rows were `submitting` when their worker was told to leave.
     pub(super) leaving: BTreeSet<String>,
     /// Numbers of the processes that were killed or stopped.
@@ -125,7 +127,7 @@ impl Fleet {
     pub(super) async fn excuse_cut(&self, proxy: u64) {
         let process = self.noted().processes.get(&proxy).copied().expect("a proxy of this fleet");
         let out = self.submitting_of(process).await;
-        self.noted().excused.extend(out);
+        self.noted().cut.extend(out);
     }
 
     /// Request ids of this worker's rows that are `submitting`; asked until PostgreSQL answers.

@@ -38,8 +38,9 @@ pub(super) struct Counted {
     pub(super) attempts: BTreeMap<String, usize>,
     /// Accepted submits, by the simulator.
     pub(super) billed: usize,
-    /// Unknown attempts that their worker's end explains, and those that the upstream does.
+    /// Unknown attempts that their worker's end explains, those that a cut does, and those that the upstream does.
     pub(super) unknown_by_end: usize,
+    pub(super) unknown_by_cut: usize,
     pub(super) unknown_by_upstream: usize,
     /// Workers that were found dead while nothing had been done to them.
     pub(super) found_dead_alive: usize,
@@ -118,7 +119,7 @@ impl Fleet {
             attempts.iter().map(|row| (format!("{}/{}", row.cell, row.ordinal), row)).collect();
         let steps = record::unknown(self.world.pool()).await;
         let noted = self.noted();
-        let Noted { excused, leaving, struck, .. } = &*noted;
+        let Noted { excused, cut, leaving, struck, .. } = &*noted;
         let mut by_upstream: BTreeMap<&str, usize> = BTreeMap::new();
         let mut wrong = Vec::new();
         for (id, own) in &steps {
@@ -133,8 +134,10 @@ impl Fleet {
             if *own && by_upstream.get(row.cell.as_str()).copied().unwrap_or(0) < uncertain {
                 *by_upstream.entry(&row.cell).or_default() += 1;
                 counted.unknown_by_upstream += 1;
-            } else if (*own && leaving.contains(id)) || (!own && (excused.contains(id) || was_too_slow)) {
+            } else if excused.contains(id) || (*own && leaving.contains(id)) || (!own && was_too_slow) {
                 counted.unknown_by_end += 1;
+            } else if !own && cut.contains(id) {
+                counted.unknown_by_cut += 1;
             } else {
                 let who = if *own { "its own claim" } else { "a later claim" };
                 wrong.push(format!("{id} was called unknown by {who}, and nothing explains it; {row:?} {cell:?}"));

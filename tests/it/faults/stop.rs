@@ -1,5 +1,7 @@
 //! A worker that is told to leave while submits are out.
 
+use std::collections::BTreeSet;
+
 use imagemill::simulator::{Behaviour, Rule, SimulatorOptions};
 use rustix::process::Signal;
 
@@ -92,7 +94,7 @@ async fn what_is_out_after_the_grace_is_unknown_by_the_worker_that_leaves() {
     .fetch_all(fleet.world.pool())
     .await
     .expect("read the unknown attempts");
-    assert_eq!(unknown.into_iter().collect::<Vec<_>>(), out.into_iter().map(|id| (id, true)).collect::<Vec<_>>());
+    assert_eq!(unknown.into_iter().collect::<BTreeSet<_>>(), out.into_iter().map(|id| (id, true)).collect());
     assert_eq!((fleet.world.number(HANDED_OVER).await, fleet.world.number(HELD).await), (4, 0));
     finish(&fleet).await;
     assert_eq!(fleet.world.cells().await, "completed: 4, failed/unknown_submit: 4");
