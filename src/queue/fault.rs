@@ -1,7 +1,8 @@
 //! Places at which a test may end this process: what a crash at the worst moment does is seen only by crashing there.
 //!
 //! Compiled in with the feature `faults` only, which the tests switch on; without it each of these is nothing.
-//! `IMAGEMILL_FAULT_POINT=ledger_committed:3` ends the process, as by `kill -9`, when it passes that place the third time.
+//! `IMAGEMILL_FAULT_POINT=ledger_committed:3` ends the process, as by `kill -9`, when it passes that place the third time;
+//! `ledger_committed:3:stop` stops it there, as by `kill -STOP`, until it is told to go on.
 
 /// After a claim was committed, before anything is done with its jobs.
 pub const CLAIM_COMMITTED: &str = "claim_committed";
@@ -29,7 +30,7 @@ pub const POINTS: [&str; 7] = [
     SETTLE_COMMITTED,
 ];
 
-/// Ends the process here, if that was ordered.
+/// Ends or stops the process here, if that was ordered.
 pub(crate) fn point(name: &str) {
     #[cfg(feature = "faults")]
     armed::pass(name);
@@ -37,16 +38,17 @@ pub(crate) fn point(name: &str) {
     let _ = name;
 }
 
-/// Ends the process while this future is under way, if that was ordered: some time after it began and before it ended.
+/// Ends or stops the process while this future is under way, if that was ordered: some time after it began and before it ended.
 pub(crate) async fn during<F: Future>(name: &str, future: F) -> F::Output {
     #[cfg(feature = "faults")]
     if armed::counts(name) {
         let mut future = std::pin::pin!(future);
-        tokio::select! {
-            _ = &mut future => {}
-            () = tokio::time::sleep(armed::MOMENT) => {}
-        }
-        armed::end();
+        let ended = tokio::time::timeout(armed::MOMENT, &mut future).await;
+        armed::act();
+        return match ended {
+            Ok(output) => output,
+            Err(_) => future.await,
+        };
     }
     let _ = name;
     future.await
@@ -65,28 +67,40 @@ mod armed {
     /// Long enough for a request to be on its way, short beside any answer that a test makes slow.
     pub(super) const MOMENT: Duration = Duration::from_millis(20);
 
-    static ORDER: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+    struct Order {
+        name: String,
+        passing: u64,
+        stops: bool,
+    }
+
+    static ORDER: LazyLock<Option<Order>> = LazyLock::new(|| {
         let order = std::env::var("IMAGEMILL_FAULT_POINT").ok()?;
-        let (name, passing) = order.split_once(':')?;
-        Some((name.to_owned(), passing.parse().ok()?))
+        let mut parts = order.split(':');
+        let (name, passing) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        Some(Order { name, passing, stops: parts.next() == Some("stop") })
     });
     static PASSED: AtomicU64 = AtomicU64::new(0);
 
     /// Counts a passing; whether it is the one that was ordered.
     pub(super) fn counts(name: &str) -> bool {
-        matches!(&*ORDER, Some((ordered, passing)) if ordered == name && PASSED.fetch_add(1, Ordering::AcqRel) + 1 == *passing)
+        let is_ordered = |order: &Order| order.name == name && PASSED.fetch_add(1, Ordering::AcqRel) + 1 == order.passing;
+        ORDER.as_ref().is_some_and(is_ordered)
     }
 
     pub(super) fn pass(name: &str) {
         if counts(name) {
-            end();
+            act();
         }
     }
 
-    /// As by `kill -9`: nothing is tidied up.
-    pub(super) fn end() -> ! {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        // The signal comes before the call returns.
-        std::process::abort()
+    /// As by `kill -9`: nothing is tidied up; or as by `kill -STOP`: returns when the process goes on.
+    pub(super) fn act() {
+        let stops = ORDER.as_ref().is_some_and(|order| order.stops);
+        let signal = if stops { rustix::process::Signal::STOP } else { rustix::process::Signal::KILL };
+        let sent = rustix::process::kill_process(rustix::process::getpid(), signal);
+        if !stops || sent.is_err() {
+            // The signal comes before the call returns; where it could not be sent, the end is the next best.
+            std::process::abort()
+        }
     }
 }

@@ -8,6 +8,7 @@ mod commands;
 mod crashes;
 mod create_task;
 mod demo;
+mod faults;
 mod guards;
 mod kill;
 mod lease;

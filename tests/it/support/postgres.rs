@@ -26,6 +26,17 @@ pub(crate) struct TestDatabase {
     pub(crate) pool: PgPool,
     /// Its name.
     pub(crate) name: String,
+    /// Whether it is on the run's server, which drops it.
+    is_of_run: bool,
+}
+
+impl TestDatabase {
+    /// The database of a server that a test has for itself.
+    pub(super) async fn own(url: SecretString) -> Self {
+        let name = options_of(&url).get_database().unwrap_or_default().to_owned();
+        let pool = PgPoolOptions::new().max_connections(8).connect_with(options_of(&url)).await.expect("connect to the database");
+        Self { url, pool, name, is_of_run: false }
+    }
 }
 
 /// The server of this run.
@@ -64,12 +75,12 @@ async fn copy_of(template: &str) -> TestDatabase {
     // The pool belongs to the runtime of this test; small, as there are many tests at once.
     let pool =
         PgPoolOptions::new().max_connections(8).connect_with(options_of(&url)).await.expect("connect to the test's database");
-    TestDatabase { url, pool, name }
+    TestDatabase { url, pool, name, is_of_run: true }
 }
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        if let Some(run) = RUN.get() {
+        if let Some(run) = RUN.get().filter(|_| self.is_of_run) {
             // The thread that receives lives as long as the process.
             let _ = run.dropped.send(self.name.clone());
         }

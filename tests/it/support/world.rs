@@ -55,9 +55,13 @@ impl World {
 
     /// A world with this simulator.
     pub(crate) async fn with(options: SimulatorOptions) -> Self {
+        Self::on(database().await, options).await
+    }
+
+    /// A world with this simulator, on this database.
+    pub(crate) async fn on(database: TestDatabase, options: SimulatorOptions) -> Self {
         let token = Some(SecretString::from(TOKEN));
         let simulator = Simulator::start(SimulatorOptions { token, ..options }).await.expect("start the simulator");
-        let database = database().await;
         let id = Uuid::now_v7();
         let roles = ["admin".to_owned()];
         let mut connection = database.pool.acquire().await.expect("a connection");
@@ -308,6 +312,11 @@ impl Process {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("a process id");
         rustix::process::kill_process(id, signal).expect("send the signal");
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("look at the process")
     }
 
     /// Waits for its end.
