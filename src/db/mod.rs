@@ -1,6 +1,8 @@
 //! The database: the pool, the schema, and the private server that stands in for one.
 
+mod indexes;
 pub mod migrate;
+pub mod patience;
 pub mod pool;
 pub mod private;
 pub mod session;

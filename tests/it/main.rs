@@ -11,6 +11,7 @@ mod guards;
 mod kill;
 mod lease;
 mod licences;
+mod live_schema;
 mod main_job;
 mod make_image;
 mod payloads;
