@@ -25,3 +25,4 @@ mod sharing;
 mod support;
 mod test_database;
 mod users;
+mod wake;
