@@ -142,11 +142,11 @@ async fn an_index_is_made_while_everybody_writes_and_again_where_its_making_was_
     let fleet = workers(&world);
     world.create(20).await;
     let mut writer = session(&world, "a writer").await;
-    run(&mut writer, "drop index apalis.imagemill_jobs_running").await;
+    run(&mut writer, "drop index apalis.imagemill_jobs_pending_of_group").await;
     run(&mut writer, "begin; update apalis.jobs set priority = 1 where id = 'held'").await;
     let is_making =
         "select count(*) = 1 from pg_stat_progress_create_index where datname = current_database() and phase like 'waiting%'";
-    let is_valid = "select coalesce(bool_and(indisvalid), false) from pg_index where indexrelid = to_regclass('apalis.imagemill_jobs_running')";
+    let is_valid = "select coalesce(bool_and(indisvalid), false) from pg_index where indexrelid = to_regclass('apalis.imagemill_jobs_pending_of_group')";
 
     let mut connection = session(&world, "init-db").await;
     let cut_short = async {
@@ -157,11 +157,12 @@ async fn an_index_is_made_while_everybody_writes_and_again_where_its_making_was_
     };
     let (cut, ()) = tokio::join!(init_db(&mut connection), cut_short);
     assert!(matches!(cut, Err(MigrateError::Database(_))), "{cut:?}");
-    let left: bool =
-        sqlx::query_scalar("select not indisvalid from pg_index where indexrelid = to_regclass('apalis.imagemill_jobs_running')")
-            .fetch_one(world.pool())
-            .await
-            .expect("what was left");
+    let left: bool = sqlx::query_scalar(
+        "select not indisvalid from pg_index where indexrelid = to_regclass('apalis.imagemill_jobs_pending_of_group')",
+    )
+    .fetch_one(world.pool())
+    .await
+    .expect("what was left");
     assert!(left, "nothing was left, so that this test sees nothing");
 
     let mut connection = session(&world, "init-db").await;
