@@ -1,38 +1,8 @@
--- The repeatable step after apalis's migrations. It may run at any time beside live workers: what is already as it
--- should be is not touched, so that nothing is locked.
+-- The repeatable step after apalis's migrations, in one transaction. It may run at any time beside live workers: what is
+-- already as it should be is not touched, so that nothing is locked. Indexes stand in indexes.sql.
 
--- Each of these has a twin: unique_job_id the primary key, the others an index of a later apalis migration.
-drop index if exists apalis.unique_job_id, apalis.lidx, apalis.wtidx, apalis.lsidx;
-
--- What is there is told by its name: a changed definition needs a new name.
 do $$
 begin
-    -- The claim of cells that nobody has begun, oldest first, by lane.
-    if to_regclass('apalis.imagemill_jobs_pending') is null then
-        create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
-            where status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone';
-    end if;
-    -- The same of one group: a call that runs one task's cells among a million others.
-    if to_regclass('apalis.imagemill_jobs_pending_of_group') is null then
-        create index imagemill_jobs_pending_of_group on apalis.jobs (job_type, (metadata -> 'group'), run_at, id)
-            where status = 'Pending' and job_type like 'imagemill.%';
-    end if;
-    -- The claim takes cells with an open attempt before any other.
-    if to_regclass('apalis.imagemill_jobs_resumed') is null then
-        create index imagemill_jobs_resumed on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
-            where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume' and not metadata ? 'alone';
-    end if;
-    -- The claim of what may have ended its workers; and whether there is any.
-    if to_regclass('apalis.imagemill_jobs_solitary') is null then
-        create index imagemill_jobs_solitary on apalis.jobs (job_type, run_at, id)
-            where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary';
-    end if;
-    -- What a worker holds: counted by its beat, put back by its rescuer, asked for by the foreign key when its row goes. In place
-    -- of apalis's own, in which every finished job stands as well.
-    if to_regclass('apalis.imagemill_jobs_lock_by') is null then
-        create index imagemill_jobs_lock_by on apalis.jobs (lock_by) where lock_by is not null;
-    end if;
-    drop index if exists apalis.idx_apalis_jobs_lock_by, apalis.imagemill_jobs_running;
     -- Our queues notify once a statement from the statement itself; apalis's trigger would do it once a row.
     if not exists (select from pg_trigger
                    where tgrelid = 'apalis.jobs'::regclass and tgname = 'notify_workers'

@@ -1,16 +1,23 @@
-//! The schema: apalis's migrations, then ours, each in a table of its own, then the repeatable step.
+//! The schema: apalis's migrations, then ours, each in a table of its own, then the repeatable step, then the indexes.
+
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::Migrator};
 use thiserror::Error;
 
-/// Our migrations. Once landed they are never edited.
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+use super::{
+    indexes,
+    patience::{Patience, milliseconds, patiently, set_lock_timeout},
+};
 
 /// What apalis's tables need to be ours as well; see the file.
 const REPEATABLE: &str = include_str!("apalis_tables.sql");
 
 /// Key of the advisory lock under which one process at a time brings the schema up to date ("imagemil" in ASCII).
 const INIT_LOCK: i64 = 0x696d_6167_656d_696c;
+
+/// An init-db that finds another at work waits so long for it.
+const OTHERS: Duration = Duration::from_mins(10);
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, Error)]
@@ -47,40 +54,130 @@ pub enum MigrateError {
     /// Our migrations failed.
     #[error("the migrations failed: {0}")]
     Imagemill(#[source] sqlx::migrate::MigrateError),
+    /// Others held locks for the whole time.
+    #[error("init-db got no lock on the live tables within {seconds} s and has left them alone; {way_out}")]
+    Locked {
+        /// How long it tried.
+        seconds: u64,
+        /// What to do, and who is in the way.
+        way_out: String,
+    },
+    /// Another init-db does not end.
+    #[error("another init-db has been at work for {minutes} minutes: wait until it is done, or end it")]
+    Busy {
+        /// How long it was waited for.
+        minutes: u64,
+    },
+    /// A fault of ours in the list of indexes.
+    #[error("not an index: {statement}")]
+    Index {
+        /// What stands there.
+        statement: String,
+    },
     /// A statement failed.
     #[error("the database refused a statement of init-db: {0}")]
     Database(#[from] sqlx::Error),
 }
 
-/// Brings the schema up to date. Safe to run again, and from two processes at once: the second waits for the first.
+impl MigrateError {
+    /// Whether a lock was not to be had in time, or only in a circle: the same may do later.
+    pub(super) fn is_lock(&self) -> bool {
+        let error = match self {
+            Self::Database(error) => error,
+            Self::Apalis(error) | Self::Imagemill(error) => match error {
+                sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        code.is_some_and(|code| code == "55P03" || code == "40P01")
+    }
+}
+
+/// Brings the schema up to date. Safe to run again, and from two processes at once: the second waits for the first. Safe
+/// beside a live fleet: nobody waits for it longer than for [`Patience::lock`].
 ///
 /// # Errors
 /// Says what is missing before anything is changed; see [`MigrateError`].
 pub async fn init_db(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    init_db_with(connection, Patience::default(), &migrator()).await
+}
+
+/// The same with another patience, and with these migrations.
+///
+/// # Errors
+/// See [`init_db`].
+pub async fn init_db_with(connection: &mut PgConnection, patience: Patience, migrator: &Migrator) -> Result<(), MigrateError> {
     check_server(connection).await?;
-    sqlx::query("select pg_advisory_lock($1)").bind(INIT_LOCK).execute(&mut *connection).await?;
-    let done = migrate(connection).await;
-    let unlocked = sqlx::query("select pg_advisory_unlock($1)").bind(INIT_LOCK).execute(&mut *connection).await;
+    wait_for_others(connection).await?;
+    let (lock_timeout, statement_timeout): (String, String) =
+        sqlx::query_as("select current_setting('lock_timeout'), current_setting('statement_timeout')")
+            .fetch_one(&mut *connection)
+            .await?;
+    let done = migrate(connection, patience, migrator).await;
+    let restored = async {
+        set_lock_timeout(connection, &lock_timeout).await?;
+        set_statement_timeout(connection, &statement_timeout).await?;
+        // apalis's migrator leaves its lock behind where a migration failed.
+        sqlx::query("select pg_advisory_unlock_all()").execute(&mut *connection).await?;
+        Ok::<(), sqlx::Error>(())
+    };
+    let restored = restored.await;
     done?;
-    unlocked?;
+    restored?;
     Ok(())
 }
 
-async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    if let Some(found) = newest(connection).await?.filter(|found| *found > known()) {
+/// Takes the lock of init-db. By asking now and then: who waits inside a statement is a transaction, and what is made
+/// concurrently waits for every transaction.
+async fn wait_for_others(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let began = Instant::now();
+    loop {
+        let taken: bool =
+            sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(INIT_LOCK).fetch_one(&mut *connection).await?;
+        if taken {
+            return Ok(());
+        }
+        if began.elapsed() >= OTHERS {
+            return Err(MigrateError::Busy { minutes: OTHERS.as_secs() / 60 });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn migrate(connection: &mut PgConnection, patience: Patience, migrator: &Migrator) -> Result<(), MigrateError> {
+    if let Some(found) = newest(connection).await?.filter(|found| *found > known(migrator)) {
         return Err(MigrateError::SchemaTooNew { found });
     }
+    set_lock_timeout(connection, &milliseconds(patience.lock)).await?;
+    // A limit of the role's is meant for what people run: an index takes as long as it takes.
+    set_statement_timeout(connection, "0").await?;
     let apalis = apalis_postgres::PostgresStorage::<()>::migrations();
     if !complete(connection, "apalis._sqlx_migrations", &apalis).await? {
-        sqlx::query("drop view if exists imagemill.jobs").execute(&mut *connection).await?;
-        apalis.run(&mut *connection).await.map_err(MigrateError::Apalis)?;
+        patiently(connection, patience, async |connection| {
+            sqlx::query("drop view if exists imagemill.jobs").execute(&mut *connection).await?;
+            apalis.run(&mut *connection).await.map_err(MigrateError::Apalis)
+        })
+        .await?;
     }
-    if !complete(connection, "imagemill._sqlx_migrations", &MIGRATOR).await? {
-        MIGRATOR.run(&mut *connection).await.map_err(MigrateError::Imagemill)?;
+    if !complete(connection, "imagemill._sqlx_migrations", migrator).await? {
+        patiently(connection, patience, async |connection| migrator.run(&mut *connection).await.map_err(MigrateError::Imagemill))
+            .await?;
     }
-    let mut step = connection.begin().await?;
-    sqlx::raw_sql(REPEATABLE).execute(&mut *step).await?;
-    step.commit().await?;
+    patiently(connection, patience, async |connection| {
+        let mut step = connection.begin().await?;
+        sqlx::raw_sql(REPEATABLE).execute(&mut *step).await?;
+        Ok(step.commit().await?)
+    })
+    .await?;
+    // Nobody queues behind what is made concurrently, so it may wait as long as it likes.
+    set_lock_timeout(connection, &milliseconds(patience.bound)).await?;
+    patiently(connection, patience, async |connection| indexes::bring_up_to_date(connection).await).await
+}
+
+async fn set_statement_timeout(connection: &mut PgConnection, timeout: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('statement_timeout', $1, false)").bind(timeout).execute(connection).await?;
     Ok(())
 }
 
@@ -90,15 +187,24 @@ async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
 /// One line each, with the way out.
 pub async fn check_schema(connection: &mut PgConnection) -> Result<(), MigrateError> {
     match newest(connection).await? {
-        Some(found) if found > known() => Err(MigrateError::SchemaTooNew { found }),
-        Some(found) if found == known() => Ok(()),
+        Some(found) if found > known(&migrator()) => Err(MigrateError::SchemaTooNew { found }),
+        Some(found) if found == known(&migrator()) => Ok(()),
         _ => Err(MigrateError::SchemaTooOld),
     }
 }
 
-/// The newest migration of this program.
-fn known() -> i64 {
-    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
+/// Our migrations. Once landed they are never edited.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("./migrations");
+    // init-db has a lock of its own; the migrator's would be waited for inside a statement by whatever else migrates in this
+    // database, and what is made concurrently would wait for that.
+    migrator.set_locking(false);
+    migrator
+}
+
+/// The newest of these migrations.
+fn known(migrator: &Migrator) -> i64 {
+    migrator.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
 /// The newest of our migrations in the database.

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "cli")]
 pub mod bench;
+mod indexes;
 pub mod migrate;
+pub mod patience;
 pub mod pool;
 pub mod private;
 pub mod session;

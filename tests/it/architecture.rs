@@ -140,6 +140,31 @@ fn connections_are_taken_from_the_pool_only_where_poolers_are_known() {
     only_in(&["src/db/", "src/queue/", "src/commands/bench/"], "a connection of the pool", |line| line.contains(".acquire()"));
 }
 
+/// Statements that make an index of a table that a live fleet works on.
+fn indexes_of_hot_tables(text: &str) -> Vec<String> {
+    let hot = ["apalis.jobs", "imagemill.subtasks", "imagemill.attempts", "imagemill.tasks", "imagemill.task_counts"];
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let is_hot = |statement: &&str| {
+        ["create index", "create unique index"].iter().any(|words| statement.contains(words))
+            && hot.iter().any(|table| statement.contains(&format!(" on {table} ")))
+    };
+    text.split(';').filter(is_hot).map(str::to_owned).collect()
+}
+
+/// A migration is one transaction, and an index made in it keeps everybody from writing for as long as it takes.
+#[test]
+fn later_migrations_make_no_index_of_a_hot_table() {
+    let read = |path: &str| std::fs::read_to_string(Path::new(ROOT).join(path)).expect("read the migration");
+    // What came with the first version was made with its tables.
+    assert!(!indexes_of_hot_tables(&read("migrations/20261123000002_ledger_and_fleet.sql")).is_empty(), "it sees nothing");
+    for path in files().iter().filter(|path| path.as_str() > "migrations/20261123000004") {
+        if path.starts_with("migrations/") {
+            let found = indexes_of_hot_tables(&read(path));
+            assert!(found.is_empty(), "{path}: src/db/indexes.sql is the place for {found:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_panics_on_purpose_outside_tests() {
     let forbidden = [".unwrap()", ".expect(", ".unwrap_err()", ".expect_err(", "todo!", "unimplemented!", "panic!(", "dbg!("];

@@ -41,21 +41,6 @@ async fn a_rollback_of_the_callers_transaction_leaves_no_trace_and_wakes_nobody(
 }
 
 #[tokio::test]
-async fn many_cells_send_one_notification() {
-    let world = World::new().await;
-    let mut listener = PgListener::connect_with(world.pool()).await.expect("listen");
-    listener.listen_all([WAKE_CHANNEL, "apalis::job::insert"]).await.expect("listen");
-    world.create(2000).await;
-    sqlx::query("select pg_notify($1, 'the test')").bind(WAKE_CHANNEL).execute(world.pool()).await.expect("notify");
-    let mut payloads = Vec::new();
-    while payloads.last().is_none_or(|payload| payload != "the test") {
-        let next = tokio::time::timeout(BOUND, listener.recv()).await.expect("in time").expect("a notification");
-        payloads.push(next.payload().to_owned());
-    }
-    assert_eq!(payloads, ["imagemill.generate_image", "the test"]);
-}
-
-#[tokio::test]
 async fn one_key_makes_one_task() {
     let world = World::new().await;
     let definition = |name: &str| -> TaskDefinition {

@@ -1,0 +1,33 @@
+-- Indexes of tables that a live fleet works on. Each statement stands for itself and is run outside a transaction, with
+-- `concurrently` put in, so that nobody waits for it: only where the index is missing (or, for `drop`, there), and an index
+-- that an init-db which was cut short left invalid is made again.
+--
+-- What is there is told by its name: a changed definition needs a new name. No semicolon but at a statement's end.
+
+-- Each of these has a twin: unique_job_id the primary key, the others an index of a later apalis migration.
+drop index apalis.unique_job_id;
+drop index apalis.lidx;
+drop index apalis.wtidx;
+drop index apalis.lsidx;
+
+-- The claim of cells that nobody has begun, oldest first, by lane.
+create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
+    where status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone';
+
+-- The same of one group: a call that runs one task's cells among a million others.
+create index imagemill_jobs_pending_of_group on apalis.jobs (job_type, (metadata -> 'group'), run_at, id)
+    where status = 'Pending' and job_type like 'imagemill.%';
+
+-- The claim takes cells with an open attempt before any other.
+create index imagemill_jobs_resumed on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
+    where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume' and not metadata ? 'alone';
+
+-- The claim of what may have ended its workers; and whether there is any.
+create index imagemill_jobs_solitary on apalis.jobs (job_type, run_at, id)
+    where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary';
+
+-- What a worker holds: counted by its beat, put back by its rescuer, asked for by the foreign key when its row goes. In place of
+-- apalis's own, in which every finished job stands as well.
+create index imagemill_jobs_lock_by on apalis.jobs (lock_by) where lock_by is not null;
+drop index apalis.idx_apalis_jobs_lock_by;
+drop index apalis.imagemill_jobs_running;
