@@ -104,7 +104,7 @@ async fn what_is_out_after_the_grace_is_unknown_by_the_worker_that_leaves() {
 #[tokio::test]
 async fn a_worker_that_leaves_starts_no_submit() {
     let mut fleet = Fleet::new(SimulatorOptions { hold_submits: true, ..SimulatorOptions::default() }).await;
-    fleet.world.set("upstream.max_connections", "2");
+    fleet.world.set("upstream.max_connections", "4");
     fleet.world.create(10).await;
     let mut worker = fleet.worker(&["--concurrency", "6", "--grace", "600"]).await;
     // Two have a connection; the others wait for one, and have no row.
