@@ -125,7 +125,12 @@ impl Chaos {
                 let deadline = Instant::now() + PATIENCE;
                 loop {
                     if let Some(status) = worker.process.ended() {
-                        assert_eq!(status.signal(), Some(9), "it ended by itself with {status}:\n{}", worker.process.log());
+                        assert_eq!(
+                            status.signal(),
+                            Some(9),
+                            "it ended by itself with {status}:\n{}",
+                            worker.process.last_words()
+                        );
                         self.fleet.bury(&worker).await;
                         return true;
                     }
@@ -167,7 +172,7 @@ impl Chaos {
         if status.signal() == Some(9) {
             self.fleet.bury(&worker).await;
         } else {
-            assert_eq!(status.code(), Some(0), "a worker left with {status}:\n{}", worker.process.log());
+            assert_eq!(status.code(), Some(0), "a worker left with {status}:\n{}", worker.process.last_words());
         }
     }
 
