@@ -98,8 +98,10 @@ mod armed {
         let stops = ORDER.as_ref().is_some_and(|order| order.stops);
         let signal = if stops { rustix::process::Signal::STOP } else { rustix::process::Signal::KILL };
         let sent = rustix::process::kill_process(rustix::process::getpid(), signal);
+        // Another thread may take the signal, and this one stops a little later: not further on than here.
+        std::thread::sleep(MOMENT);
         if !stops || sent.is_err() {
-            // The signal comes before the call returns; where it could not be sent, the end is the next best.
+            // Killed by now; where the signal could not be sent, the end is the next best.
             std::process::abort()
         }
     }

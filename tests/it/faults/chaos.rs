@@ -14,24 +14,23 @@ use rustix::process::Signal;
 use tokio::{sync, task::JoinSet};
 
 use super::{
-    fate::Fates,
     fleet::{Fleet, Worker},
     script::{self, Deed, Plan},
 };
-use crate::support::{OwnServer, Stop};
+use crate::support::OwnServer;
 
 /// A deed that could not be done, since its worker never came to that point, is tried again; so often a deed, all in all.
 const TRIES: usize = 4;
 
 /// A worker that does not come to its point is let go after so long.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
-struct Chaos {
-    plan: Plan,
-    fleet: Fleet,
-    server: sync::Mutex<OwnServer>,
+pub(super) struct Chaos {
+    pub(super) plan: Plan,
+    pub(super) fleet: Fleet,
+    pub(super) server: sync::Mutex<OwnServer>,
     /// Read by what must not meet a restart of PostgreSQL, which writes it.
-    calm: sync::RwLock<()>,
+    pub(super) calm: sync::RwLock<()>,
     deeds: std::sync::Mutex<VecDeque<Deed>>,
     done: std::sync::Mutex<BTreeMap<String, usize>>,
     /// Tries that came to nothing.
@@ -63,7 +62,7 @@ impl Chaos {
         })
     }
 
-    fn did(&self, what: String) {
+    pub(super) fn did(&self, what: String) {
         *self.done.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
     }
 
@@ -72,13 +71,13 @@ impl Chaos {
     }
 
     /// The share of the deeds that are done.
-    fn share(&self) -> f64 {
+    pub(super) fn share(&self) -> f64 {
         let all = self.plan.deeds(&mut script::part(0, 0)).len();
         let left = self.deeds.lock().unwrap_or_else(PoisonError::into_inner).len();
         1.0 - left as f64 / all as f64
     }
 
-    fn in_vain(&self, what: &str) {
+    pub(super) fn in_vain(&self, what: &str) {
         let all: usize = self.plan.wanted().values().sum();
         let vain = self.vain.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         assert!(vain < TRIES * all + 20, "{what} cannot be done; so far: {:?}", self.done());
@@ -125,7 +124,12 @@ impl Chaos {
                 let deadline = Instant::now() + PATIENCE;
                 loop {
                     if let Some(status) = worker.process.ended() {
-                        assert_eq!(status.signal(), Some(9), "it ended by itself with {status}:\n{}", worker.process.log());
+                        assert_eq!(
+                            status.signal(),
+                            Some(9),
+                            "it ended by itself with {status}:\n{}",
+                            worker.process.last_words()
+                        );
                         self.fleet.bury(&worker).await;
                         return true;
                     }
@@ -167,94 +171,8 @@ impl Chaos {
         if status.signal() == Some(9) {
             self.fleet.bury(&worker).await;
         } else {
-            assert_eq!(status.code(), Some(0), "a worker left with {status}:\n{}", worker.process.log());
+            assert_eq!(status.code(), Some(0), "a worker left with {status}:\n{}", worker.process.last_words());
         }
-    }
-
-    /// Loses the answers to commits, one after another.
-    async fn lose_answers(self: Arc<Self>, mut random: StdRng) {
-        for kind in self.plan.commits(&mut random) {
-            loop {
-                let reached = self.fleet.orders.lose_answer(kind, random.random_range(1..=3));
-                if let Ok(Ok(reached)) = tokio::time::timeout(PATIENCE, reached).await {
-                    if kind == crate::support::Commit::Ledger {
-                        self.fleet.excuse_cut(reached.proxy).await;
-                    }
-                    break;
-                }
-                self.in_vain(&script::lost(kind));
-            }
-            self.did(script::lost(kind));
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
-        }
-    }
-
-    /// Stops PostgreSQL, now fast and now at once, spread over the deeds.
-    async fn restart(self: Arc<Self>, mut random: StdRng) {
-        for number in 0..self.plan.restarts {
-            while self.share() < (number + 1) as f64 / (self.plan.restarts + 1) as f64 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            let storm = self.calm.write().await;
-            let mut server = self.server.lock().await;
-            let (how, what) = match number % 2 {
-                0 => (Stop::Fast, "PostgreSQL stopped fast"),
-                _ => (Stop::Immediate, "PostgreSQL stopped at once"),
-            };
-            server.stop(how).await;
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..1500))).await;
-            server.start_again_alone().await;
-            let cut =
-                server.texts("select subtask_id || '/' || ordinal from imagemill.attempts where state = 'submitting'").await;
-            self.fleet.noted().cut.extend(cut);
-            server.let_in();
-            drop(storm);
-            self.did(what.to_owned());
-        }
-    }
-
-    /// Terminates sessions of workers, one now and then.
-    async fn terminate(self: Arc<Self>, mut random: StdRng) {
-        let mut terminated = 0;
-        while terminated < self.plan.terminations {
-            tokio::time::sleep(Duration::from_millis(random.random_range(200..1500))).await;
-            let _calm = self.calm.read().await;
-            let gone: Vec<bool> = sqlx::query_scalar(
-                "select pg_terminate_backend(pid) from (
-                     select pid from pg_stat_activity where datname = current_database() and application_name = 'imagemill'
-                     order by random() limit 1) as chosen",
-            )
-            .fetch_all(self.fleet.world.pool())
-            .await
-            .expect("terminate a session");
-            if gone.contains(&true) {
-                terminated += 1;
-                self.did("session terminated".to_owned());
-            } else {
-                self.in_vain("the end of a session");
-            }
-        }
-    }
-
-    /// Keeps the workers in cells until all deeds are done.
-    async fn feed(&self, mut random: StdRng, others: &mut JoinSet<()>) -> Fates {
-        let mut fates = Fates::default();
-        let mut cells = 0;
-        while cells < self.plan.cells || !others.is_empty() {
-            while let Some(ended) = others.try_join_next() {
-                ended.expect("a part of the script failed");
-            }
-            let calm = self.calm.read().await;
-            let open = "select count(*) from imagemill.subtasks where status in ('pending', 'processing')";
-            if self.fleet.world.number(open).await < 100 {
-                let size = random.random_range(10..40);
-                fates.create(&self.fleet.world, &mut random, size).await;
-                cells += size;
-            }
-            drop(calm);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        fates
     }
 }
 

@@ -56,12 +56,51 @@ async fn the_answer_to_a_hand_over_is_lost() {
     worker.process.signal(Signal::TERM);
     drop(reached.await.expect("the order was reached"));
     let status = worker.process.wait().await;
-    assert_eq!(status.code(), Some(0), "{}", worker.process.log());
+    assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
     assert_eq!(fleet.world.number("select count(*) from apalis.jobs where status = 'Pending' and metadata ? 'resume'").await, 10);
     fleet.world.simulator.control(|options| options.hold_polls = false).expect("let it answer");
     fleet.world.drain().await;
     let counted = fleet.judge(&Fates::default()).await;
     assert_eq!((counted.billed, counted.cells.get("completed")), (10, Some(&10)), "{counted:?}");
+}
+
+/// It is told to leave before it knows that it holds anything.
+#[tokio::test]
+async fn the_answer_to_a_claim_is_lost_to_a_worker_that_leaves() {
+    let fleet = Fleet::new(SimulatorOptions::default()).await;
+    let mut worker = fleet.worker(&["--concurrency", "8"]).await;
+    worker.started().await;
+    let reached = fleet.orders.lose_answer(Commit::Claim, 1);
+    fleet.world.create(CELLS).await;
+    let reached = reached.await.expect("the order was reached");
+    worker.process.signal(Signal::TERM);
+    eventually("it leaves", || async { worker.process.log().contains("leaving") }).await;
+    drop(reached);
+    let status = worker.process.wait().await;
+    assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
+    // Put back by itself: nobody has to wait for a lease.
+    assert_eq!(fleet.world.number("select count(*) from apalis.jobs where lock_by is not null").await, 0);
+    assert_eq!(fleet.world.simulator.stats().arrivals, 0);
+    fleet.world.drain().await;
+    assert_eq!(fleet.world.cells().await, format!("completed: {CELLS}"));
+    fleet.judge(&Fates::default()).await;
+}
+
+/// The last thing that a worker writes is that it has left.
+#[tokio::test]
+async fn the_answer_to_a_workers_end_is_lost() {
+    let fleet = Fleet::new(SimulatorOptions::default()).await;
+    fleet.world.create(1).await;
+    let mut worker = fleet.worker(&[]).await;
+    fleet.until_ended().await;
+    let reached = fleet.orders.lose_answer(Commit::End, 1);
+    worker.process.signal(Signal::TERM);
+    drop(reached.await.expect("the order was reached"));
+    let status = worker.process.wait().await;
+    assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
+    assert_eq!(fleet.world.number("select count(*) from apalis.workers").await, 0);
+    assert_eq!(fleet.world.number("select count(*) from imagemill.incarnations where how = 'stopped'").await, 1);
+    fleet.judge(&Fates::default()).await;
 }
 
 /// The same worker has claimed the job anew before it learns that its settle's answer is lost, and repeats the settle: only

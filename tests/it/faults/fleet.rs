@@ -180,7 +180,7 @@ impl Worker {
     /// Asserts that it runs.
     pub(super) fn assert_runs(&mut self) {
         let ended: Option<ExitStatus> = self.process.ended();
-        assert_eq!(ended, None, "a worker ended by itself:\n{}", self.process.log());
+        assert_eq!(ended, None, "a worker ended by itself:\n{}", self.process.last_words());
     }
 
     /// Tells it to leave, and asserts that it left in order: everything settled or handed over.
@@ -188,6 +188,6 @@ impl Worker {
         self.assert_runs();
         self.process.signal(Signal::TERM);
         let status = self.process.wait().await;
-        assert_eq!(status.code(), Some(0), "a worker left with {status}:\n{}", self.process.log());
+        assert_eq!(status.code(), Some(0), "a worker left with {status}:\n{}", self.process.last_words());
     }
 }

@@ -17,3 +17,4 @@ mod record;
 mod script;
 mod stalls;
 mod stop;
+mod storms;

@@ -18,7 +18,7 @@ async fn killed_at(point: &str) -> usize {
     fleet.world.create(CELLS).await;
     let mut worker = fleet.doomed(&format!("{point}:2"), &["--concurrency", "4"]).await;
     let status = worker.process.wait().await;
-    assert_eq!(status.code(), None, "it was to be killed, and ended with {status}:\n{}", worker.process.log());
+    assert_eq!(status.code(), None, "it was to be killed, and ended with {status}:\n{}", worker.process.last_words());
     let out = fleet.bury(&worker).await;
     // What has an id is polled on under it.
     let accepted: Vec<(String, i32, String)> = sqlx::query_as(

@@ -77,7 +77,8 @@ impl Plan {
 
     /// The commits whose answers are lost, in the order of the seed.
     pub(super) fn commits(&self, random: &mut StdRng) -> Vec<Commit> {
-        let mut commits: Vec<Commit> = Commit::ALL.iter().flat_map(|kind| std::iter::repeat_n(*kind, self.answers)).collect();
+        let mut commits: Vec<Commit> =
+            Commit::OF_CELLS.iter().flat_map(|kind| std::iter::repeat_n(*kind, self.answers)).collect();
         commits.shuffle(random);
         commits
     }
@@ -86,7 +87,7 @@ impl Plan {
     pub(super) fn wanted(&self) -> BTreeMap<String, usize> {
         let points = fault::POINTS.iter().map(|point| (Deed::Point(point), self.kills_a_point));
         let deeds = points.chain([(Deed::Kill, self.kills), (Deed::Leave, self.leaves), (Deed::Stop, self.stops)]);
-        let answers = Commit::ALL.iter().map(|kind| (lost(*kind), self.answers));
+        let answers = Commit::OF_CELLS.iter().map(|kind| (lost(*kind), self.answers));
         let others = [
             ("PostgreSQL stopped fast".to_owned(), self.restarts.div_ceil(2)),
             ("PostgreSQL stopped at once".to_owned(), self.restarts / 2),

@@ -68,7 +68,7 @@ async fn what_is_polled_is_handed_over_whatever_submits_are_out_and_each_submit_
     // A second signal ends it at once: it could not wait for the last one.
     worker.process.signal(Signal::TERM);
     let status = worker.process.wait().await;
-    assert_eq!(status.code(), Some(1), "{}", worker.process.log());
+    assert_eq!(status.code(), Some(1), "{}", worker.process.last_words());
     assert_eq!(fleet.bury(&worker).await.len(), 1);
     finish(&fleet).await;
     assert_eq!(fleet.world.cells().await, "completed: 7, failed/unknown_submit: 1");
@@ -84,7 +84,7 @@ async fn what_is_out_after_the_grace_is_unknown_by_the_worker_that_leaves() {
     worker.process.signal(Signal::TERM);
     let status = worker.process.wait().await;
     // All was settled or handed over.
-    assert_eq!(status.code(), Some(0), "{}", worker.process.log());
+    assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
     let unknown: Vec<(String, bool)> = sqlx::query_as(
         "select subtask_id || '/' || ordinal, answer_until > now() and finished_at is not null
          from imagemill.attempts where state = 'unknown'
@@ -114,7 +114,7 @@ async fn a_worker_that_leaves_starts_no_submit() {
     fleet.until("select count(*) = 8 from apalis.jobs where status = 'Pending'").await;
     fleet.world.simulator.control(|options| options.hold_submits = false).expect("let it answer");
     let status = worker.process.wait().await;
-    assert_eq!(status.code(), Some(0), "{}", worker.process.log());
+    assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
     assert_eq!(fleet.world.simulator.stats().arrivals, 2, "a submit was started while leaving");
     assert_eq!(fleet.world.number("select count(*) from imagemill.attempts").await, 2);
     fleet.world.drain().await;

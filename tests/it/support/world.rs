@@ -35,6 +35,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// How long a test waits for something before it says that it will not come.
 pub(crate) const BOUND: Duration = Duration::from_mins(1);
 
+/// Lines of a process that a failed test shows.
+const LAST_WORDS: usize = 100;
+
 /// See the module.
 pub(crate) struct World {
     pub(crate) database: TestDatabase,
@@ -302,6 +305,13 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The end of what it said, for messages.
+    pub(crate) fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
+    }
+
     /// kill -9, and gone when this returns.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -335,7 +345,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- process {}:\n{}", self.child.id(), self.log());
+            eprintln!("---- process {}:\n{}", self.child.id(), self.last_words());
         }
         self.kill();
     }

@@ -13,11 +13,13 @@ pub(crate) enum Commit {
     Accepted,
     /// Outcomes were written.
     Settle,
+    /// A worker's row was taken away: it left, or another found it dead.
+    End,
 }
 
 impl Commit {
-    /// Each.
-    pub(crate) const ALL: [Self; 4] = [Self::Claim, Self::Ledger, Self::Accepted, Self::Settle];
+    /// Those of the way of a cell.
+    pub(crate) const OF_CELLS: [Self; 4] = [Self::Claim, Self::Ledger, Self::Accepted, Self::Settle];
 }
 
 /// What a statement writes, by its text.
@@ -30,6 +32,9 @@ pub(super) fn kinds(sql: &str) -> BTreeSet<Commit> {
         } else if set.contains("done_at") {
             kinds.insert(Commit::Settle);
         }
+    }
+    if text.contains("delete from apalis.workers") {
+        kinds.insert(Commit::End);
     }
     if text.contains("insert into imagemill.attempts") {
         kinds.insert(Commit::Ledger);
