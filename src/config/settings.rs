@@ -65,6 +65,8 @@ pub struct QueueSettings {
     /// How often to look for work when nothing wakes the claimer.
     #[serde(deserialize_with = "duration::deserialize")]
     pub poll_interval: Duration,
+    /// Whether to be woken by LISTEN/NOTIFY.
+    pub listen: bool,
     /// How long a leaving worker awaits the submits that are out.
     #[serde(deserialize_with = "duration::deserialize")]
     pub grace: Duration,
