@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use imagemill::commands::{
-    bench::{BenchOptions, stock::StockSetting},
+    bench::{BenchOptions, ProducerArgs, stock::StockSetting},
     simulate::SimulateArgs,
 };
 use uuid::Uuid;
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// A worker of the stock backend, for `bench`.
     #[command(hide = true)]
     BenchStockWorker(StockSetting),
+    /// A producer of one task, for `bench`.
+    #[command(hide = true)]
+    BenchProducer(ProducerArgs),
 }
 
 impl Command {

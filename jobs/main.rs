@@ -137,6 +137,7 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
         Command::Config => commands::config::config(&loaded, json, out).map_err(Failure::failed)?,
         Command::Bench(options) => commands::bench::bench(options, json, out).await?,
         Command::BenchStockWorker(setting) => stock_worker::run(loaded.settings, setting).await?,
+        Command::BenchProducer(arguments) => commands::bench::produce(loaded.settings, &arguments, out).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

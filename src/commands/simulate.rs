@@ -17,6 +17,8 @@ use crate::simulator::{ABOUT, Behaviour, Rate, Rule, Simulator, SimulatorError, 
 /// lost poll_error poll_reset reset_before reset_after hang_before hang_after unreadable object_id`), a status code with
 /// which to refuse the submit, or JSON with details, such as `{"kind": "status", "status": 429, "retry_after": 2}`.
 /// All of it can be changed live: GET and POST /control.
+// Flags of a command line are independent of one another.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, clap::Args)]
 pub struct SimulateArgs {
     /// Port to listen on; 0 takes one that is free.

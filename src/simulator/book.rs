@@ -125,6 +125,7 @@ impl Book {
                 behaviour,
                 answered: false,
                 polls: 0,
+                last_polled_at: None,
                 task_status: None,
             },
             pending_polls: self.options.pending_polls.draw(&mut random),
@@ -176,6 +177,7 @@ impl Book {
             let entry = &mut self.jobs[place].entry;
             if is_admitted {
                 entry.polls += 1;
+                entry.last_polled_at = Some(Utc::now());
             }
             (arrival, number) = (entry.arrival, entry.polls);
         }

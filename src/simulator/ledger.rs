@@ -27,6 +27,8 @@ pub struct LedgerEntry {
     pub answered: bool,
     /// Polls of the job that arrived with the right token.
     pub polls: u64,
+    /// When the last of them arrived.
+    pub last_polled_at: Option<DateTime<Utc>>,
     /// What the last poll was told; none if no poll was told a status yet.
     pub task_status: Option<TaskStatus>,
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod architecture;
+mod bench;
 mod commands;
 mod crashes;
 mod create_task;

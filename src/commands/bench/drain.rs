@@ -52,7 +52,7 @@ impl Rate {
 
 /// What is drained, in words.
 pub(super) fn size(bench: &Bench) -> String {
-    format!("{TASKS} x {} cells", number(cells(scaled(DRAINED, bench.options.scale)) as f64))
+    format!("{TASKS} x {} cells", number(cells(scaled(DRAINED, bench.options.scale())) as f64))
 }
 
 pub(super) fn processes(workers: u16) -> &'static str {
@@ -65,8 +65,8 @@ pub(super) async fn rate(bench: &Bench, measure: &str, workers: u16) -> Result<R
         return Ok(known);
     }
     let mut rates = Vec::new();
-    for run in 1..=bench.options.runs {
-        output::note(&format!("{measure}: run {run} of {}", bench.options.runs));
+    for run in 1..=bench.options.runs() {
+        output::note(&format!("{measure}: run {run} of {}", bench.options.runs()));
         let database = bench.ground.database(&format!("drain_{workers}_{run}")).await?;
         rates.push(drain(bench, &database, workers).await?);
         bench.ground.drop(database).await?;
@@ -84,7 +84,7 @@ pub(super) async fn drain(bench: &Bench, database: &Database, workers: u16) -> R
 
 /// Creates the tasks of one drain.
 pub(super) async fn prepare(bench: &Bench, database: &Database) -> Result<Vec<uuid::Uuid>, Failure> {
-    let tasks = tasks::create(&bench.ground, database, TASKS, scaled(DRAINED, bench.options.scale)).await?;
+    let tasks = tasks::create(&bench.ground, database, TASKS, scaled(DRAINED, bench.options.scale())).await?;
     let mut connection = database.connect().await?;
     server::analyze(&mut connection).await.map_err(Failure::failed)?;
     Ok(tasks)
@@ -106,7 +106,7 @@ pub(super) async fn run(bench: &Bench, database: &Database, workers: u16, tasks:
     simulated.stop().await?;
     let mut connection = database.connect().await?;
     let drain = drains::drain(&mut connection, tasks).await.map_err(Failure::failed)?;
-    let wanted = (tasks.len() * cells(scaled(DRAINED, bench.options.scale))) as i64;
+    let wanted = (tasks.len() * cells(scaled(DRAINED, bench.options.scale()))) as i64;
     if drain.completed != wanted || drain.rolled_up != tasks.len() as i64 || accepted != wanted.unsigned_abs() {
         return Err(Failure::failed(format_args!(
             "the drain is wrong: {} of {wanted} cells completed, {} of {} tasks rolled up, {accepted} submits",

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{Connection as _, PgConnection};
 
 use super::{
+    machine::Machine,
     process::{Process, Start},
     scratch::Scratch,
     simulated::Simulated,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     commands::{effective::Effective, report::Failure},
     db::{
-        bench::server,
+        bench::{server, statistics},
         migrate,
         private::{PrivateServer, ServerOptions},
     },
@@ -25,12 +26,12 @@ use crate::{
 const TEMPLATE: &str = "bench_template";
 
 /// Memory of the server for pages, in MiB.
-pub(super) const SHARED_BUFFERS_MIB: u32 = 512;
+const SHARED_BUFFERS_MIB: u32 = 512;
 
 /// The server, and what is needed to start processes beside it.
 pub(super) struct Ground {
-    pub(super) scratch: Arc<Scratch>,
     server: PrivateServer,
+    pub(super) scratch: Arc<Scratch>,
     /// Settings of all processes.
     pub(super) base: Effective,
     /// Who creates tasks.
@@ -66,13 +67,28 @@ impl Ground {
         // Some settings count from a start on: the last to let go of the server stops it.
         first.release().await.map_err(Failure::failed)?;
         let server = PrivateServer::acquire_with(Some(&directory), &options).await.map_err(Failure::failed)?;
+        if counts_statements {
+            let mut connection = connect(&server.url()).await?;
+            statistics::prepare(&mut connection).await.map_err(Failure::failed)?;
+        }
         let actor = make_template(&server, &base).await?;
-        Ok(Self { scratch, server, base, actor, counts_statements })
+        Ok(Self { server, scratch, base, actor, counts_statements })
     }
 
     /// A session beside the measured databases.
     pub(super) async fn admin(&self) -> Result<PgConnection, Failure> {
         connect(&self.server.url()).await
+    }
+
+    /// Looks at the machine.
+    pub(super) async fn look(&self) -> Result<Machine, Failure> {
+        let mut admin = self.admin().await?;
+        let version = server::version(&mut admin).await.map_err(Failure::failed)?;
+        let data = server::data_directory(&mut admin).await.map_err(Failure::failed)?;
+        admin.close().await.map_err(Failure::failed)?;
+        let settings = format!("shared_buffers = {SHARED_BUFFERS_MIB}MB, max_wal_size = 4GB, all else its default");
+        let looked = tokio::task::spawn_blocking(move || Machine::look(version, settings, data.as_ref())).await;
+        looked.map_err(Failure::failed)?.map_err(Failure::failed)
     }
 
     /// A new database: the schema, the users, nothing else.
@@ -100,6 +116,22 @@ impl Ground {
         let mut admin = self.admin().await?;
         server::drop_database(&mut admin, &database.name).await.map_err(Failure::failed)?;
         admin.close().await.map_err(Failure::failed)
+    }
+
+    /// Counts statements from here on, where they are counted.
+    pub(super) async fn forget_statements(&self, admin: &mut PgConnection) -> Result<(), Failure> {
+        if self.counts_statements {
+            statistics::forget_statements(admin).await.map_err(Failure::failed)?;
+        }
+        Ok(())
+    }
+
+    /// Statements of a database since then; none where they are not counted.
+    pub(super) async fn statements(&self, admin: &mut PgConnection, name: &str) -> Result<Option<i64>, Failure> {
+        if !self.counts_statements {
+            return Ok(None);
+        }
+        statistics::statements(admin, name).await.map(Some).map_err(Failure::failed)
     }
 
     /// Settings of processes that work on this database against this simulator.
@@ -132,9 +164,10 @@ impl Ground {
         if let Err(error) = self.server.release().await {
             tracing::warn!(%error, "the benchmark's PostgreSQL could not be stopped in order");
         }
-        // Whatever still holds a share of it: the shell removes the directory when its input ends with this process.
-        if let Ok(scratch) = Arc::try_unwrap(self.scratch) {
-            let _ = tokio::task::spawn_blocking(|| scratch.remove()).await;
+        // Its end removes the directory, which takes a while.
+        let scratch = self.scratch;
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(scratch)).await {
+            tracing::warn!(%error, "the benchmark's directory may be left");
         }
     }
 }

@@ -1,8 +1,18 @@
 //! `imagemill bench`: what the engine costs and how fast it is, on this machine, beside apalis-postgres's stock backend.
 
+mod cost;
+mod create;
 mod drain;
 mod ground;
+mod history;
+mod idle;
+mod in_flight;
+mod kill;
+mod latency;
+mod linux;
+mod machine;
 mod process;
+mod roll_up;
 mod rows;
 mod scratch;
 mod simulated;
@@ -16,11 +26,23 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use self::{drain::Rate, ground::Ground, rows::Row, simulated::Simulated};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+pub use self::create::{ProducerArgs, produce};
+
+use self::{drain::Rate, ground::Ground, machine::Machine, rows::Row, simulated::Simulated};
 use super::{output, report::Failure, running::Leave};
 
 /// Names of the measures, in the order in which they are taken.
-const MEASURES: [&str; 3] = ["drain-4", "drain-1", "stock"];
+const MEASURES: [&str; 11] =
+    ["create", "drain-4", "drain-1", "history", "stock", "latency", "roll-up", "idle", "ten-thousand", "kill", "cost"];
+
+/// Why a number of statements is missing.
+const NO_STATEMENTS: &str = "PostgreSQL has no pg_stat_statements: install its contrib files";
+
+/// Why a number of processes is missing.
+const NOT_LINUX: &str = "this system has no /proc of Linux's kind";
 
 /// What is to be measured, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,12 +50,15 @@ pub struct BenchOptions {
     /// Measures to take; all of them if none is named.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = MEASURES)]
     pub only: Vec<String>,
-    /// Runs of each drain, whose median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
-    pub runs: u16,
-    /// Share of the cells, 0.001 to 1: for a look that takes less time. The numbers are others then.
-    #[arg(long, default_value_t = 1.0, value_parser = scale)]
-    pub scale: f64,
+    /// A tenth of the cells and one run of each, for a look: the numbers are not those of the whole.
+    #[arg(long)]
+    pub quick: bool,
+    /// Runs of each drain, whose median counts [default: 3].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub runs: Option<u16>,
+    /// Share of the cells and times, 0.001 to 1 [default: 1].
+    #[arg(long, value_parser = scale)]
+    pub scale: Option<f64>,
     /// Cells at once in each worker process of a drain, the stock backend's too.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
@@ -45,44 +70,104 @@ pub struct BenchOptions {
     pub settings: Vec<(String, String)>,
 }
 
+impl BenchOptions {
+    fn scale(&self) -> f64 {
+        self.scale.unwrap_or(if self.quick { 0.1 } else { 1.0 })
+    }
+
+    fn runs(&self) -> u16 {
+        self.runs.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == name)
+    }
+}
+
 /// A run of the benchmark.
 struct Bench {
     options: BenchOptions,
     ground: Ground,
+    machine: Machine,
     /// Rates by worker processes: other measures are compared with them.
     rates: Mutex<BTreeMap<u16, Rate>>,
 }
 
-/// Takes the measures and prints them.
+/// All that is printed.
+#[derive(Serialize)]
+struct Report<'a> {
+    date: DateTime<Utc>,
+    version: &'static str,
+    machine: &'a Machine,
+    /// Share of the cells; the numbers that must be reached are those of the whole.
+    scale: f64,
+    runs: u16,
+    concurrency: u16,
+    rows: Vec<Row>,
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let runs = if self.runs == 1 { "run" } else { "runs" };
+        let mut size = format!("{} {runs} of each drain, {} cells at once in each process", self.runs, self.concurrency);
+        if self.scale < 1.0 {
+            size = format!("{size}; only {} of the cells: not the numbers of the whole", self.scale);
+        }
+        let (date, machine, rows) = (output::time(self.date), self.machine.text(), rows::text(&self.rows));
+        format!("imagemill {} bench, {date}\n{machine}\nsize        {size}\n\n{rows}", self.version)
+    }
+}
+
+/// Takes the measures and prints them. A number that is not reached is no failure; a measure that could not be taken is.
 pub async fn bench(options: BenchOptions, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut leave = Leave::catch()?;
-    let ground = Ground::prepare(options.directory.as_deref(), &options.settings).await?;
-    let bench = Bench { options, ground, rates: Mutex::default() };
+    let date = Utc::now();
+    let stopped = || Failure::failed("stopped by a signal: nothing was measured");
+    let bench = tokio::select! {
+        bench = Bench::prepare(options) => bench?,
+        () = leave.asked() => return Err(stopped()),
+    };
     let taken = tokio::select! {
         rows = bench.take() => Ok(rows),
-        () = leave.asked() => Err(Failure::failed("stopped by a signal: nothing was measured")),
+        () = leave.asked() => Err(stopped()),
     };
-    bench.ground.clear().await;
-    let rows = taken?;
+    let Bench { options, ground, machine, .. } = bench;
+    ground.clear().await;
+    let report = Report {
+        date,
+        version: env!("CARGO_PKG_VERSION"),
+        machine: &machine,
+        scale: options.scale(),
+        runs: options.runs(),
+        concurrency: options.concurrency,
+        rows: taken?,
+    };
     if json {
-        output::json(&serde_json::json!({ "rows": rows }), out)?;
+        output::json(&report, out)?;
     } else {
-        output::text(&rows::text(&rows), out)?;
+        output::text(&report.text(), out)?;
     }
-    Ok(())
+    match report.rows.iter().find(|row| row.has_failed) {
+        None => Ok(()),
+        Some(row) => Err(Failure::failed(format_args!("{} could not be taken: {}", row.measure, row.note))),
+    }
 }
 
 impl Bench {
+    async fn prepare(options: BenchOptions) -> Result<Self, Failure> {
+        output::note("starting a PostgreSQL of its own ...");
+        let ground = Ground::prepare(options.directory.as_deref(), &options.settings).await?;
+        let machine = ground.look().await?;
+        Ok(Self { options, ground, machine, rates: Mutex::default() })
+    }
+
     async fn take(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        for name in MEASURES {
-            if !self.options.only.is_empty() && !self.options.only.iter().any(|wanted| wanted == name) {
-                continue;
-            }
+        for name in MEASURES.into_iter().filter(|name| self.options.wants(name)) {
             output::note(&format!("{name} ..."));
             match Box::pin(self.measure(name)).await {
                 Ok(more) => rows.extend(more),
-                Err(failure) => rows.push(Row::missing(name, "could not be taken", failure.line())),
+                Err(failure) => rows.push(Row::failed(name, failure.line())),
             }
         }
         rows
@@ -90,9 +175,17 @@ impl Bench {
 
     async fn measure(&self, name: &'static str) -> Result<Vec<Row>, Failure> {
         match name {
+            "create" => create::measure(self).await,
             "drain-4" => drain::measure(self, name, 4).await,
             "drain-1" => drain::measure(self, name, 1).await,
-            _ => stock::measure(self).await,
+            "history" => history::measure(self).await,
+            "stock" => stock::measure(self).await,
+            "latency" => latency::measure(self).await,
+            "roll-up" => roll_up::measure(self).await,
+            "idle" => idle::measure(self).await,
+            "ten-thousand" => in_flight::measure(self).await,
+            "kill" => kill::measure(self).await,
+            _ => cost::measure(self).await,
         }
     }
 

@@ -41,6 +41,9 @@ pub(super) struct Row {
     /// How it was taken, where that is not plain.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) note: String,
+    /// The measure failed, which is more than that this machine cannot take it.
+    #[serde(skip)]
+    pub(super) has_failed: bool,
 }
 
 impl Row {
@@ -54,17 +57,33 @@ impl Row {
             must: Some(must),
             ok: Some(must.holds(reached)),
             note: String::new(),
+            has_failed: false,
         }
     }
 
     /// A number to compare with.
     pub(super) fn beside(measure: &'static str, what: impl Into<String>, reached: f64, unit: &'static str) -> Self {
-        Self { measure, what: what.into(), reached: Some(reached), unit, must: None, ok: None, note: String::new() }
+        Self {
+            measure,
+            what: what.into(),
+            reached: Some(reached),
+            unit,
+            must: None,
+            ok: None,
+            note: String::new(),
+            has_failed: false,
+        }
     }
 
-    /// A number that could not be taken.
-    pub(super) fn missing(measure: &'static str, what: impl Into<String>, why: impl ToString) -> Self {
-        Self { measure, what: what.into(), reached: None, unit: "", must: None, ok: None, note: why.to_string() }
+    /// A number that this machine cannot take.
+    pub(super) fn missing(measure: &'static str, what: impl Into<String>, why: impl Into<String>) -> Self {
+        let note = why.into();
+        Self { measure, what: what.into(), reached: None, unit: "", must: None, ok: None, note, has_failed: false }
+    }
+
+    /// A measure that failed.
+    pub(super) fn failed(measure: &'static str, why: impl Into<String>) -> Self {
+        Self { has_failed: true, ok: Some(false), ..Self::missing(measure, "could not be taken", why) }
     }
 
     /// With a note.

@@ -103,9 +103,11 @@ impl Scratch {
             tracing::warn!(%error, "the shell that looks after the benchmark's directory is gone");
         }
     }
+}
 
-    /// Removes it; the server has been stopped.
-    pub(super) fn remove(mut self) {
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The end of its input is the shell's sign. What runs is ended by it, and the directory removed.
         self.words.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(error) = self.shell.wait() {
             tracing::warn!(%error, "the shell that removes the benchmark's directory was lost");

@@ -72,45 +72,47 @@ impl StockSetting {
     }
 }
 
-/// What it is set to, in words, and whether it is what ours is held against.
-const SETTINGS: [(&str, StockSetting, bool); 3] = [
-    ("concurrency 100, batch 100, poll 10 ms", StockSetting { batch: Some(100), ..UNSET }, true),
+/// What it is called here, how it is set, that in words, and whether it is what ours is held against.
+const SETTINGS: [(&str, StockSetting, &str, bool); 3] = [
+    ("stock backend", StockSetting { batch: Some(100), ..DEFAULT }, "concurrency 100, batch 100, poll 10 ms", true),
     (
-        "the same as its basic example is set: each job spawned, none marked as running",
-        StockSetting { batch: Some(100), no_lock: true, spawn: true, ..UNSET },
+        "stock backend, spawning",
+        StockSetting { batch: Some(100), no_lock: true, spawn: true, ..DEFAULT },
+        "the same, set as in its basic example: each job a task of its own (parallelize), none marked as running (lock_tasks)",
         false,
     ),
-    ("its default setting", UNSET, false),
+    ("stock backend by default", DEFAULT, "batch 10, no limit of jobs at once, no poll", false),
 ];
 
-const UNSET: StockSetting = StockSetting { batch: None, concurrency: 100, poll_ms: 10, no_lock: false, spawn: false };
+const DEFAULT: StockSetting = StockSetting { batch: None, concurrency: 100, poll_ms: 10, no_lock: false, spawn: false };
 
 /// `stock`
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for workers in [4, 1] {
         let must = if workers == 1 { 1.8 } else { 1.25 };
-        let processes = format!("{workers} {}", drain::processes(workers));
+        let processes = drain::processes(workers);
         let ours = drain::rate(bench, "stock", workers).await?;
-        for (words, setting, is_held_against) in SETTINGS {
-            let rate = rate(bench, workers, setting, words).await?;
-            let what = format!("stock jobs a second, {processes}: {words}");
-            rows.push(Row::beside("stock", what, rate.median, "jobs/s").note(rate.note()));
-            let what = format!("ours against that, {processes}");
+        for (name, setting, words, is_held_against) in SETTINGS {
+            let rate = rate(bench, workers, setting, name).await?;
+            let what = format!("{name}, {workers} {processes}");
+            rows.push(Row::beside("stock", &*what, rate.median, "jobs/s").note(format!("{words}; {}", rate.note())));
             let ratio = ours.median / rate.median;
-            rows.push(match is_held_against {
-                true => Row::new("stock", what, ratio, "x", Must::AtLeast(must)),
-                false => Row::beside("stock", what, ratio, "x"),
+            let what = format!("drain-{workers} against the {what}");
+            rows.push(if is_held_against {
+                Row::new("stock", what, ratio, "x", Must::AtLeast(must))
+            } else {
+                Row::beside("stock", what, ratio, "x")
             });
         }
     }
     Ok(rows)
 }
 
-async fn rate(bench: &Bench, workers: u16, setting: StockSetting, words: &str) -> Result<Rate, Failure> {
+async fn rate(bench: &Bench, workers: u16, setting: StockSetting, name: &str) -> Result<Rate, Failure> {
     let mut rates = Vec::new();
-    for run in 1..=bench.options.runs {
-        output::note(&format!("stock, {workers} {}, {words}: run {run} of {}", drain::processes(workers), bench.options.runs));
+    for run in 1..=bench.options.runs() {
+        output::note(&format!("{name}, {workers} {}: run {run} of {}", drain::processes(workers), bench.options.runs()));
         rates.push(run_once(bench, workers, setting).await?);
     }
     Rate::of(rates)
@@ -163,7 +165,7 @@ async fn run_once(bench: &Bench, workers: u16, setting: StockSetting) -> Result<
 
 /// The bodies of the same cells.
 fn payloads(bench: &Bench) -> Result<Vec<Vec<u8>>, Failure> {
-    let grid = scaled(DRAINED, bench.options.scale);
+    let grid = scaled(DRAINED, bench.options.scale());
     let definition = definition("bench", grid)?;
     let plan = models::plan(&definition, &TaskLimits::default()).map_err(Failure::failed)?;
     let mut payloads = Vec::new();
