@@ -15,6 +15,7 @@ mod live_schema;
 mod main_job;
 mod make_image;
 mod payloads;
+mod pgbouncer;
 mod private_server;
 mod producer;
 mod psql;
