@@ -18,6 +18,7 @@ mod live_schema;
 mod main_job;
 mod make_image;
 mod payloads;
+mod pgbouncer;
 mod private_server;
 mod producer;
 mod psql;

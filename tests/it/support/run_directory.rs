@@ -19,7 +19,7 @@ use std::{
 const WATCH: &str = r#"
 trap '' HUP INT TERM
 while read -r _; do :; done
-files() { find "$1" -name postmaster.pid 2>/dev/null; }
+files() { find "$1" \( -name postmaster.pid -o -name pgbouncer.pid \) 2>/dev/null; }
 files "$1" | while IFS= read -r file; do kill -QUIT "$(head -n 1 "$file")"; done
 files "$1" | while IFS= read -r file; do
     process=$(head -n 1 "$file")
