@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use apalis::prelude::{Monitor, WorkerBuilder};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
-    queue::{Engine, Handler, Job, Outcome, UntilEmpty, decoded},
+    queue::{Engine, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
     services::{context::Context, error::ServiceError, processing, task_service},
 };
 use serde::de::DeserializeOwned;
@@ -46,6 +46,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     let workers = monitor.context();
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(sweep(engine.clone(), context.clone()));
+    tokio::spawn(prune(engine.clone(), context.clone()));
     let was_told = tokio::select! {
         () = engine.stopping() => false,
         () = signals.first() => {
@@ -127,5 +128,14 @@ async fn sweep(engine: Engine, context: Context) {
         if let Err(error) = task_service::sweep(&context).await {
             tracing::warn!(%error, "the sweep failed; it comes again");
         }
+    }
+}
+
+/// Prunes finished jobs, for as long as this worker claims any.
+async fn prune(engine: Engine, context: Context) {
+    let pruner = Pruner::new(context.pool.clone(), context.settings.queue.retention);
+    tokio::select! {
+        () = pruner.run() => {}
+        () = engine.stopping() => {}
     }
 }

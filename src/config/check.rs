@@ -89,6 +89,13 @@ fn queue(settings: &Settings, findings: &mut Findings) {
     );
     findings.lasts(queue.poll_interval, "queue.poll_interval");
     findings.lasts(queue.sweep_interval, "queue.sweep_interval");
+    // A settle whose answer was lost is repeated, and asks its job whether it was written.
+    findings.require_pair(
+        queue.retention >= queue.lease,
+        "queue.retention",
+        Some("queue.lease"),
+        &format!("must be queue.lease or more, which is {:?}", queue.lease),
+    );
 }
 
 fn jobs(settings: &Settings, findings: &mut Findings) {

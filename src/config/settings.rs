@@ -75,6 +75,9 @@ pub struct QueueSettings {
     /// How often one worker looks for tasks that no job will end.
     #[serde(deserialize_with = "duration::deserialize")]
     pub sweep_interval: Duration,
+    /// Finished jobs are kept for so long; cells and attempts stay.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub retention: Duration,
 }
 
 /// `[limits]`

@@ -23,6 +23,7 @@ mod private_server;
 mod producer;
 mod psql;
 mod readme;
+mod retention;
 mod run_command;
 mod schema;
 mod sharing;

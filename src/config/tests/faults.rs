@@ -11,7 +11,7 @@ pub(super) fn refused(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Vec
 }
 
 /// Section and key of the variable, a value, what the reason must say.
-const WRONG: [(&str, &str, &str); 54] = [
+const WRONG: [(&str, &str, &str); 56] = [
     ("DATABASE__MAX_CONNECTIONS", "many", "whole number"),
     ("DATABASE__MAX_CONNECTIONS", "-1", "whole number"),
     ("DATABASE__MAX_CONNECTIONS", "2", "must be at least 3"),
@@ -25,6 +25,8 @@ const WRONG: [(&str, &str, &str); 54] = [
     ("QUEUE__GRACE", "", "not a duration"),
     ("QUEUE__GRACE", "500d", "longer than a year"),
     ("QUEUE__SWEEP_INTERVAL", "0s", "1ms or more"),
+    ("QUEUE__RETENTION", "a day", "not a duration"),
+    ("QUEUE__RETENTION", "14s", "queue.lease or more, which is 15s"),
     ("LIMITS__MAX_AXES", "0", "1 or more"),
     ("LIMITS__MAX_VALUES_PER_AXIS", "1.5", "whole number"),
     ("LIMITS__MAX_CELLS", "0", "1 or more"),
