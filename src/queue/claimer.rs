@@ -22,6 +22,7 @@ const RARER: u32 = 10;
 /// A claim begins at the oldest job at least so often.
 const ANEW: Duration = Duration::from_secs(1);
 
+type AllKnown = HashMap<&'static str, Known>;
 type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
 
 /// What the claimer knows of one queue.
@@ -60,19 +61,22 @@ impl Engine {
         let shared = &self.shared;
         let mut trouble = Duration::ZERO;
         let mut failures = 0;
-        let mut known: HashMap<&'static str, Known> = senders.keys().map(|queue| (*queue, Known::new())).collect();
+        let mut known: AllKnown = senders.keys().map(|queue| (*queue, Known::new())).collect();
         let mut last_look = Instant::now();
         shared.wake.look();
         while !self.is_stopping() {
             let began = Instant::now();
             let rare = if shared.listening.load(Ordering::Acquire) { RARER } else { 1 };
             let interval = shared.options.poll_interval * rare;
-            let is_due = known.values().any(|known| known.due.is_some_and(|due| due <= began));
-            let look = shared.wake.take_look() || is_due || began >= last_look + interval;
-            if look {
+            let reasons = shared.wake.take();
+            for (queue, known) in &mut known {
+                let is_due = known.due.take_if(|due| *due <= began).is_some();
+                known.has_more |= reasons.everywhere || is_due || reasons.queues.iter().any(|named| named == queue);
+            }
+            let passed = self.pass(&senders, &mut known, began >= last_look + interval, failures).await;
+            if reasons.everywhere || began >= last_look + interval {
                 last_look = began;
             }
-            let passed = self.pass(&senders, &mut known, look, failures).await;
             failures = if passed.is_err() { failures + 1 } else { 0 };
             if let Err(error) = &passed {
                 tracing::warn!(%error, "could not claim");
@@ -106,14 +110,9 @@ impl Engine {
         // The senders go with this function: each backend then sees the end of its jobs.
     }
 
-    /// One claim a queue, so that no backlog of cells keeps a completion waiting.
-    async fn pass(
-        &self,
-        senders: &Senders,
-        known: &mut HashMap<&'static str, Known>,
-        look: bool,
-        failures: u32,
-    ) -> Result<(), QueueError> {
+    /// One claim a queue, so that no backlog of cells keeps a completion waiting. By the clock alone it asks first what is due,
+    /// which is one statement for all queues.
+    async fn pass(&self, senders: &Senders, known: &mut AllKnown, ask: bool, failures: u32) -> Result<(), QueueError> {
         let shared = &self.shared;
         if shared.reconcile.load(Ordering::Acquire) {
             reconcile::reconcile(shared).await?;
@@ -124,12 +123,16 @@ impl Engine {
                 reconcile::reconcile(shared).await?;
             }
         }
-        let mut took_less = look;
+        if ask {
+            self.see_what_waits(known).await?;
+            let now = Instant::now();
+            known.values_mut().for_each(|known| known.has_more |= known.due.is_some_and(|due| due <= now));
+        }
+        let mut took_less = false;
         for (queue, sender) in senders {
             let (Some(served), Some(known)) = (self.served.get(queue), known.get_mut(queue)) else { continue };
             let free = served.slots.free();
-            if free == 0 || !(look || known.has_more) {
-                known.has_more |= look;
+            if free == 0 || !known.has_more {
                 continue;
             }
             let taken = self.claim_queue(served, sender, free, known.cursor()).await?;
@@ -138,6 +141,9 @@ impl Engine {
         }
         if took_less {
             self.see_what_waits(known).await?;
+            // What is due and was passed over is locked by somebody: do not ask for it without a pause.
+            let least = Instant::now() + PASSED_OVER;
+            known.values_mut().for_each(|known| known.due = known.due.map(|due| due.max(least)));
         }
         for (queue, sender) in senders {
             if known.get(queue).is_some_and(|known| known.has_solitary)
@@ -223,7 +229,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn see_what_waits(&self, known: &mut HashMap<&'static str, Known>) -> Result<(), QueueError> {
+    async fn see_what_waits(&self, known: &mut AllKnown) -> Result<(), QueueError> {
         let served: Vec<&Served> = known.keys().filter_map(|queue| self.served.get(queue)).collect();
         if served.is_empty() {
             return Ok(());
@@ -233,13 +239,8 @@ impl Engine {
         for (queue, known) in known {
             let waiting = waiting.get(*queue);
             known.has_solitary = waiting.is_some_and(|waiting| waiting.has_solitary);
-            known.due = match waiting.and_then(|waiting| waiting.due) {
-                // It waits for a slot, not for its time.
-                Some(_) if known.has_more => None,
-                // What is due and was passed over is locked by somebody: do not ask for it without a pause.
-                Some(due) => Some(now + due.max(PASSED_OVER)),
-                None => None,
-            };
+            // What waits for a slot does not wait for its time.
+            known.due = waiting.and_then(|waiting| waiting.due).filter(|_| !known.has_more).map(|due| now + due);
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::{
     error::QueueError,
     incarnation,
     job::Job,
-    listen,
+    listen, reconcile,
     settle::Settle,
     shared::Shared,
     slots::Slots,
@@ -239,6 +239,13 @@ impl Engine {
             }
         }
         let settled = self.is_idle();
+        // A claim or a hand-over whose answer was lost: what nobody here knows is handed over as well.
+        if self.shared.reconcile.load(Ordering::Acquire) {
+            let reconciled = within(WRITING, || reconcile::reconcile(&self.shared)).await;
+            if let Err(error) = reconciled {
+                tracing::warn!(%error, "not compared with what PostgreSQL says is ours");
+            }
+        }
         self.shared.beat_stop.cancel();
         let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(beat) = beat {
@@ -247,10 +254,12 @@ impl Engine {
         }
         let name = self.shared.incarnation();
         let how = if self.shared.failed.load(Ordering::Acquire) { "failed" } else { "stopped" };
-        let ended = match self.shared.connections.pool().acquire().await {
-            Ok(mut connection) => incarnation::end(&self.shared.connections, &mut connection, &name, how).await,
-            Err(error) => Err(error),
-        };
+        // Repeated as it is when its answer is lost: a row that is gone already is no error.
+        let ended = within(WRITING, async || {
+            let mut connection = self.shared.connections.pool().acquire().await?;
+            Ok(incarnation::end(&self.shared.connections, &mut connection, &name, how).await?)
+        })
+        .await;
         if let Err(error) = &ended {
             tracing::warn!(%error, worker = %name, "its row stays for its rescuer");
         }
@@ -274,6 +283,22 @@ impl Engine {
                 () = self.shared.wake.told() => {}
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
+        }
+    }
+}
+
+/// Tries something again until it succeeds, is refused, or the time is over.
+async fn within<T>(limit: Duration, mut attempt: impl AsyncFnMut() -> Result<T, QueueError>) -> Result<T, QueueError> {
+    let began = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match attempt().await {
+            Err(error) if !error.is_refused() && began.elapsed() + pause < limit => {
+                tracing::debug!(%error, "once more");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            done => return done,
         }
     }
 }

@@ -31,7 +31,7 @@ impl Engine {
         tokio::spawn(async move {
             if job.is_crash_loop() {
                 tracing::error!(job = %job.id, key = %job.key, crashes = job.crashes, "it ended its process again and again");
-                engine.settle_until_written(&job, Outcome::crash_loop(job.crashes)).await;
+                Box::pin(engine.settle_until_written(&job, Outcome::crash_loop(job.crashes))).await;
                 engine.shared.release(&job);
                 return;
             }
@@ -45,7 +45,7 @@ impl Engine {
                     Outcome::internal(format!("the handler panicked: {message}"))
                 }
             };
-            engine.settle_until_written(&job, outcome).await;
+            Box::pin(engine.settle_until_written(&job, outcome)).await;
             engine.shared.release(&job);
         })
     }

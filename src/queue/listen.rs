@@ -41,8 +41,11 @@ async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
     shared.listening.store(true, Ordering::Release);
     shared.wake.look();
     // None: the connection was lost.
-    while listener.try_recv().await?.is_some() {
-        shared.wake.look();
+    while let Some(notification) = listener.try_recv().await? {
+        match notification.payload() {
+            "" => shared.wake.look(),
+            queue => shared.wake.look_into(queue),
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What wakes the claimer: a slot that became free, and a reason to look into the tables.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -8,14 +8,33 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct Wake {
     told: Notify,
-    /// Something new may stand in the tables: a notification came, or may have been missed.
-    look: AtomicBool,
+    reasons: Mutex<Reasons>,
+}
+
+/// Where something new may stand.
+#[derive(Debug, Default)]
+pub(super) struct Reasons {
+    /// In any queue: a notification may have been missed.
+    pub(super) everywhere: bool,
+    /// In these.
+    pub(super) queues: Vec<String>,
 }
 
 impl Wake {
-    /// There may be something new in the tables.
+    /// There may be something new in any queue.
     pub(super) fn look(&self) {
-        self.look.store(true, Ordering::Release);
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).everywhere = true;
+        self.told.notify_one();
+    }
+
+    /// There is something new in this queue.
+    pub(super) fn look_into(&self, queue: &str) {
+        {
+            let queues = &mut self.reasons.lock().unwrap_or_else(PoisonError::into_inner).queues;
+            if !queues.iter().any(|known| known == queue) {
+                queues.push(queue.to_owned());
+            }
+        }
         self.told.notify_one();
     }
 
@@ -24,9 +43,9 @@ impl Wake {
         self.told.notify_one();
     }
 
-    /// Whether there was a reason to look since the last call.
-    pub(super) fn take_look(&self) -> bool {
-        self.look.swap(false, Ordering::AcqRel)
+    /// The reasons to look since the last call.
+    pub(super) fn take(&self) -> Reasons {
+        std::mem::take(&mut self.reasons.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits to be told anything.

@@ -48,7 +48,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid)
     };
     // A job's first claim comes before any attempt.
     let wanted = (cell, job.claim > 1);
-    match engine.persist(|| context.cells.load(engine.connections(), wanted)).await {
+    match Box::pin(engine.persist(|| context.cells.load(engine.connections(), wanted))).await {
         Ok(Some(found)) => {
             Span::current().record("task", display(found.row.task_id));
             run(context, client, engine, job, cell, found).await
@@ -117,7 +117,7 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let params = MakeImageParams {
         client,
         lane: &row.lane,
-        body: &body,
+        body,
         resume,
         deadline: settings.deadline,
         tokens: &job.tokens,
@@ -144,7 +144,7 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         }
         Ok(MadeImage::Polled { end: PollEnd::Picture { url }, polls, since }) => {
             let end = AttemptEnd { ordinal, state: AttemptState::Succeeded, http_status: None, error: None, polls: polls as i32 };
-            complete(context, client, job, &row, url, since, end).await
+            Box::pin(complete(context, client, job, &row, url, since, end)).await
         }
         Ok(MadeImage::Polled { end, polls, .. }) => situation.after_polls(end, polls),
     }

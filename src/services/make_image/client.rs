@@ -37,12 +37,12 @@ pub enum ClientError {
     },
 }
 
-/// The client.
+/// The client. Cheap to clone: each cell has one.
 #[derive(Debug, Clone)]
 pub struct UpstreamClient {
     http: reqwest::Client,
-    settings: UpstreamSettings,
-    lanes: BTreeMap<String, LaneSettings>,
+    settings: Arc<UpstreamSettings>,
+    lanes: Arc<BTreeMap<String, LaneSettings>>,
     token: TokenSource,
     permits: Arc<Permits>,
 }
@@ -91,8 +91,8 @@ impl UpstreamClient {
             .map_err(ClientError::Http)?;
         Ok(Self {
             http,
-            settings: upstream.clone(),
-            lanes: settings.lanes.clone(),
+            settings: Arc::new(upstream.clone()),
+            lanes: Arc::new(settings.lanes.clone()),
             token,
             permits: Arc::new(Permits::new(upstream.max_connections)),
         })

@@ -68,8 +68,8 @@ pub struct MakeImageParams<'a> {
     pub client: &'a UpstreamClient,
     /// The lane.
     pub lane: &'a str,
-    /// The body of the submit.
-    pub body: &'a Value,
+    /// The body of the submit; gone when it was answered.
+    pub body: Value,
     /// An earlier submit's id: polled, and nothing is submitted.
     pub resume: Option<Accepted>,
     /// Given up after so long since it was accepted.
@@ -117,16 +117,18 @@ pub enum MadeImage {
 ///
 /// # Errors
 /// See [`ClientError`]: the lane cannot be used, and nothing was written or sent.
-pub async fn make_image(params: MakeImageParams<'_>) -> Result<MadeImage, ClientError> {
+pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, ClientError> {
     // Before anything is written: a lane without an address is a fault of the settings, not of the cell.
     params.client.lane(params.lane)?;
-    let accepted = match &params.resume {
-        Some(accepted) => accepted.clone(),
-        None => match submit_once(&params).await {
+    let accepted = match params.resume.take() {
+        Some(accepted) => accepted,
+        // In a box of its own: what a submit needs is not kept while thousands are polled.
+        None => match Box::pin(submit_once(&params)).await {
             Ok(accepted) => accepted,
             Err(ended) => return Ok(ended),
         },
     };
+    drop(params.body);
     let (end, polls) = wait::wait(params.client, params.lane, &accepted, params.deadline, params.tokens).await?;
     Ok(MadeImage::Polled { end, polls, since: accepted.since })
 }
@@ -152,7 +154,7 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
     // No token drops a POST that is out: only the end of the grace does.
     let answer = tokio::select! {
         biased;
-        answer = fault::during(fault::POST_ON_THE_WIRE, submit::submit(params.client, params.lane, params.body, Some(&request_id))) => answer,
+        answer = fault::during(fault::POST_ON_THE_WIRE, submit::submit(params.client, params.lane, &params.body, Some(&request_id))) => answer,
         () = params.journal.give_up() => return Err(MadeImage::GivenUp),
     };
     drop(permit);

@@ -97,7 +97,8 @@ pub(super) async fn wait(
         let answer = tokio::select! {
             biased;
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
-            answer = poll(client, lane, &accepted.upstream_id) => answer,
+            // In a box of its own, which is there while it is asked only.
+            answer = Box::pin(poll(client, lane, &accepted.upstream_id)) => answer,
         };
         pause = settings.poll_interval;
         if !matches!(answer, PollAnswer::Trouble { .. }) {
