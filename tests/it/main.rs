@@ -25,5 +25,6 @@ mod schema;
 mod sharing;
 mod support;
 mod test_database;
+mod upgrade;
 mod users;
 mod wake;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -54,9 +54,13 @@ impl World {
 
     /// A world with this simulator.
     pub(crate) async fn with(options: SimulatorOptions) -> Self {
+        Self::on(options, database().await).await
+    }
+
+    /// A world on this database, whose schema may be an older one.
+    pub(crate) async fn on(options: SimulatorOptions, database: TestDatabase) -> Self {
         let token = Some(SecretString::from(TOKEN));
         let simulator = Simulator::start(SimulatorOptions { token, ..options }).await.expect("start the simulator");
-        let database = database().await;
         let id = Uuid::now_v7();
         let roles = ["admin".to_owned()];
         let mut connection = database.pool.acquire().await.expect("a connection");
@@ -119,7 +123,12 @@ impl World {
 
     /// The environment of every process of this world, and nothing of the machine's beside the path.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_imagemill"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_imagemill")), arguments)
+    }
+
+    /// The same of another program: an older imagemill.
+    pub(crate) fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.directory.path())
@@ -149,9 +158,14 @@ impl World {
 
     /// A worker process; it is killed when this is dropped.
     pub(crate) fn worker(&self, arguments: &[&str]) -> Process {
+        self.worker_of(Path::new(env!("CARGO_BIN_EXE_imagemill")), arguments)
+    }
+
+    /// The same of another program: an older imagemill.
+    pub(crate) fn worker_of(&self, program: &Path, arguments: &[&str]) -> Process {
         let mut all = vec!["worker"];
         all.extend(arguments);
-        Process::start(self.command(&all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
+        Process::start(self.command_of(program, &all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
     }
 
     /// Runs a worker until nothing is left.
@@ -283,6 +297,11 @@ impl Process {
     /// What it said.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("look at the process").is_none()
     }
 
     /// kill -9, and gone when this returns.
