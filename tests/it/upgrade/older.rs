@@ -39,7 +39,7 @@ pub(super) fn before_the_newest_migration() -> Found {
     // Not committed yet: the present commit is the last one before it.
     let before = added.lines().next().map_or_else(|| "HEAD".to_owned(), |commit| format!("{commit}^"));
     match git(&["ls-tree", "-r", "--name-only", &before, "migrations/"]) {
-        Some(migrations) if !migrations.is_empty() => commit(&before),
+        Some(migrations) if !migrations.is_empty() => Ok(commit(&before)),
         _ => Err("nothing older to try: the newest migration came with the first"),
     }
 }
@@ -51,15 +51,15 @@ pub(super) fn before_the_newest_payload() -> Found {
     assert!(!now.is_empty(), "no version was found, so this sees nothing");
     if has_newer(&now, &versions_at("HEAD")) {
         // Not committed yet.
-        return commit("HEAD");
+        return Ok(commit("HEAD"));
     }
     let commits = git(&["log", "-G", "VERSION: u32 = [0-9]", "--format=%H", "--", "src/models/payload.rs"]).unwrap_or_default();
     let newer = commits.lines().find(|commit| has_newer(&versions_at(commit), &versions_at(&format!("{commit}^"))));
-    newer.map_or(Err("nothing older to try: every payload has its first version"), |newer| commit(&format!("{newer}^")))
+    newer.map_or(Err("nothing older to try: every payload has its first version"), |newer| Ok(commit(&format!("{newer}^"))))
 }
 
-fn commit(name: &str) -> Found {
-    Ok(git(&["rev-parse", name]).expect("a commit"))
+fn commit(name: &str) -> String {
+    git(&["rev-parse", name]).expect("a commit")
 }
 
 /// The version of each payload at a commit.
