@@ -54,11 +54,11 @@ impl World {
 
     /// A world with this simulator.
     pub(crate) async fn with(options: SimulatorOptions) -> Self {
-        Self::on(options, database().await).await
+        Self::on(database().await, options).await
     }
 
-    /// A world on this database, whose schema may be an older one.
-    pub(crate) async fn on(options: SimulatorOptions, database: TestDatabase) -> Self {
+    /// A world with this simulator, on this database.
+    pub(crate) async fn on(database: TestDatabase, options: SimulatorOptions) -> Self {
         let token = Some(SecretString::from(TOKEN));
         let simulator = Simulator::start(SimulatorOptions { token, ..options }).await.expect("start the simulator");
         let id = Uuid::now_v7();
@@ -158,14 +158,9 @@ impl World {
 
     /// A worker process; it is killed when this is dropped.
     pub(crate) fn worker(&self, arguments: &[&str]) -> Process {
-        self.worker_of(Path::new(env!("CARGO_BIN_EXE_imagemill")), arguments)
-    }
-
-    /// The same of another program: an older imagemill.
-    pub(crate) fn worker_of(&self, program: &Path, arguments: &[&str]) -> Process {
         let mut all = vec!["worker"];
         all.extend(arguments);
-        Process::start(self.command_of(program, &all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
+        Process::start(self.command(&all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
     }
 
     /// Runs a worker until nothing is left.
@@ -173,6 +168,13 @@ impl World {
         let mut worker = self.worker(&["--until-empty"]);
         let status = worker.wait().await;
         assert!(status.success(), "the worker ended with {status}:\n{}", worker.log());
+    }
+
+    /// A worker process of another program: an older imagemill.
+    pub(crate) fn worker_of(&self, program: &Path, arguments: &[&str]) -> Process {
+        let mut all = vec!["worker"];
+        all.extend(arguments);
+        Process::start(self.command_of(program, &all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
     }
 
     /// One number of SQL.
@@ -299,11 +301,6 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Whether it has not ended yet.
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("look at the process").is_none()
-    }
-
     /// kill -9, and gone when this returns.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -314,6 +311,11 @@ impl Process {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("a process id");
         rustix::process::kill_process(id, signal).expect("send the signal");
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("look at the process").is_none()
     }
 
     /// Waits for its end.

@@ -69,7 +69,7 @@ async fn drain_together(older: &Path) -> Drained {
     init.arg("init-db").current_dir(place.path()).env_clear().env("HOME", place.path()).env("IMAGEMILL_IGNORE_ENV_FILES", "1");
     init.env("DATABASE_URL", secrecy::ExposeSecret::expose_secret(&database.url));
     run(init);
-    let world = World::on(options, database).await;
+    let world = World::on(database, options).await;
     let create = |program: &Path, name: &str| {
         let file = task_file(&world, name);
         run(world.command_of(program, &["--as", "tester", "task", "create", file.to_str().expect("a path in UTF-8")]));
