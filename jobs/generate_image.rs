@@ -12,5 +12,5 @@ use imagemill::{
 
 /// Runs one cell.
 pub(crate) async fn generate_image(payload: GenerateImage, job: Job, engine: Engine, context: Context) -> Outcome {
-    subtask_service::run_cell(&context, &engine, &job, payload.subtask_id).await
+    subtask_service::run_cell(&context, &engine, &job, &payload).await
 }

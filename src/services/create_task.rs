@@ -154,7 +154,7 @@ async fn store(
     let cells: Vec<Cell> = plan.cells(&mut rand::rng()).collect();
     let ids: Vec<Uuid> = cells.iter().map(|_| Uuid::now_v7()).collect();
     subtasks::insert(connection, id, &ids, &cells).await?;
-    let payloads: Result<Vec<Vec<u8>>, _> = ids.iter().map(|id| serde_json::to_vec(&GenerateImage::new(*id))).collect();
+    let payloads: Result<Vec<Vec<u8>>, _> = ids.iter().map(|cell| serde_json::to_vec(&GenerateImage::new(*cell, id))).collect();
     let batch = Batch {
         queue: GenerateImage::QUEUE,
         group: &id.to_string(),

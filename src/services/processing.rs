@@ -75,7 +75,7 @@ mod running {
         move |job: Job| {
             let (context, engine) = (context.clone(), engine.clone());
             Box::pin(decoded(&job.clone(), GenerateImage::VERSION, move |payload: GenerateImage| async move {
-                subtask_service::run_cell(&context, &engine, &job, payload.subtask_id).await
+                subtask_service::run_cell(&context, &engine, &job, &payload).await
             }))
         }
     }

@@ -36,13 +36,15 @@ use crate::{
 /// Runs one cell to what can be said of it now.
 ///
 /// Enqueued by `create_task`, one a cell; writes the cell's result, its attempts and its task's counts through the settle.
-pub async fn run_cell(context: &Context, engine: &Engine, job: &Job, cell: Uuid) -> Outcome {
-    let span =
-        tracing::info_span!("generate_image", %cell, claim = job.claim, task = Empty, attempt = Empty, upstream_id = Empty);
-    find_and_run(context, engine, job, cell).instrument(span).await
+pub async fn run_cell(context: &Context, engine: &Engine, job: &Job, payload: &models::payload::GenerateImage) -> Outcome {
+    let cell = payload.subtask_id;
+    let task = payload.task_id.map(display);
+    let span = tracing::info_span!("generate_image", %cell, claim = job.claim, task, attempt = Empty, upstream_id = Empty);
+    find_and_run(context, engine, job, payload).instrument(span).await
 }
 
-async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid) -> Outcome {
+async fn find_and_run(context: &Context, engine: &Engine, job: &Job, payload: &models::payload::GenerateImage) -> Outcome {
+    let cell = payload.subtask_id;
     let Some(client) = &context.upstream else {
         return Outcome::internal("this process has no client of the upstream");
     };
@@ -50,7 +52,10 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, cell: Uuid)
     let wanted = (cell, job.claim > 1);
     match Box::pin(engine.persist(|| context.cells.load(engine.connections(), wanted))).await {
         Ok(Some(found)) => {
-            Span::current().record("task", display(found.row.task_id));
+            if payload.task_id.is_none() {
+                // A job of version 1 does not say it.
+                Span::current().record("task", display(found.row.task_id));
+            }
             run(context, client, engine, job, cell, found).await
         }
         Ok(None) => Outcome::internal("there is no such cell"),

@@ -29,5 +29,6 @@ mod schema;
 mod sharing;
 mod support;
 mod test_database;
+mod upgrade;
 mod users;
 mod wake;

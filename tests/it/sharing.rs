@@ -72,7 +72,7 @@ async fn a_panic_and_a_broken_payload_end_their_own_jobs_alone() {
         move |job: Job| {
             let (engine, context) = (engine.clone(), Arc::clone(&context));
             decoded(&job.clone(), GenerateImage::VERSION, move |payload: GenerateImage| async move {
-                let run = subtask_service::run_cell(&context, &engine, &job, payload.subtask_id);
+                let run = subtask_service::run_cell(&context, &engine, &job, &payload);
                 if payload.subtask_id != panicking {
                     return run.await;
                 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -132,7 +132,12 @@ impl World {
 
     /// The environment of every process of this world, and nothing of the machine's beside the path.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_imagemill"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_imagemill")), arguments)
+    }
+
+    /// The same of another program: an older imagemill.
+    pub(crate) fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.directory.path())
@@ -179,6 +184,13 @@ impl World {
         let mut worker = self.worker(&["--until-empty"]);
         let status = worker.wait().await;
         assert!(status.success(), "the worker ended with {status}:\n{}", worker.log());
+    }
+
+    /// A worker process of another program: an older imagemill.
+    pub(crate) fn worker_of(&self, program: &Path, arguments: &[&str]) -> Process {
+        let mut all = vec!["worker"];
+        all.extend(arguments);
+        Process::start(self.command_of(program, &all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
     }
 
     /// One number of SQL.
@@ -327,6 +339,11 @@ impl Process {
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("look at the process")
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("look at the process").is_none()
     }
 
     /// Waits for its end.

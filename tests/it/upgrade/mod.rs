@@ -1,0 +1,141 @@
+//! An older program and the present one drain one queue together, while the schema is brought up to date under both.
+//!
+//! ```sh
+//! cargo test --test it upgrade:: -- --ignored --nocapture
+//! ```
+
+mod older;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use imagemill::{
+    models::{Prompt, TaskInput},
+    simulator::{SimulatorOptions, Span},
+};
+use rustix::process::Signal;
+
+use crate::support::{Process, World, empty_database, eventually};
+
+/// Cells of each program's task: two axes of ten.
+const CELLS: i64 = 100;
+
+/// Runs a command to its end; returns what it printed.
+fn run(mut command: Command) -> String {
+    let output = command.output().expect("run it");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// A task file that every version takes.
+fn task_file(world: &World, name: &str) -> PathBuf {
+    let ten = |axis: &str| (0..10).map(|value| Prompt::freetext(format!("{axis} {value}"))).collect::<Vec<_>>();
+    let input = TaskInput::new(name).seed(7).variable_prompt("first", ten("first")).variable_prompt("second", ten("second"));
+    let file = world.directory.path().join(format!("{name}.json"));
+    std::fs::write(&file, serde_json::to_vec(&input).expect("a task file")).expect("write the task file");
+    file
+}
+
+/// Cells of a task that this process brought to the end that they have.
+async fn completed_by(world: &World, task: &str, worker: &Process) -> i64 {
+    sqlx::query_scalar(
+        "select count(*) from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
+         join imagemill.attempts a on a.subtask_id = s.id and a.state = 'succeeded'
+         where t.name = $1 and s.status = 'completed' and a.worker like '%-' || $2 || '-%'",
+    )
+    .bind(task)
+    .bind(worker.id().to_string())
+    .fetch_one(world.pool())
+    .await
+    .expect("count")
+}
+
+/// What both did, and with which program.
+struct Drained {
+    world: World,
+    older: Process,
+    present: Process,
+}
+
+/// The older program's schema, its task and its worker; then the present schema under that worker, the present program's task,
+/// and its worker. Ends when all cells have.
+async fn drain_together(older: &Path) -> Drained {
+    let database = empty_database().await;
+    let options = SimulatorOptions { duration: Span::range(200, 600), ..SimulatorOptions::default() };
+    let place = tempfile::tempdir().expect("a directory");
+    let mut init = Command::new(older);
+    init.arg("init-db").current_dir(place.path()).env_clear().env("HOME", place.path()).env("IMAGEMILL_IGNORE_ENV_FILES", "1");
+    init.env("DATABASE_URL", secrecy::ExposeSecret::expose_secret(&database.url));
+    run(init);
+    let world = World::on(database, options).await;
+    let create = |program: &Path, name: &str| {
+        let file = task_file(&world, name);
+        run(world.command_of(program, &["--as", "tester", "task", "create", file.to_str().expect("a path in UTF-8")]));
+    };
+    create(older, "older");
+    let mut old_worker = world.worker_of(older, &["--concurrency", "5"]);
+    world.until("select count(*) >= 5 from imagemill.subtasks where status = 'completed'").await;
+    run(world.command(&["init-db"]));
+    let present = Path::new(env!("CARGO_BIN_EXE_imagemill"));
+    create(present, "present");
+    let mut new_worker = world.worker(&["--concurrency", "5"]);
+    eventually("every cell ends", || {
+        // Who ends before its work is done says why.
+        for worker in [&mut old_worker, &mut new_worker] {
+            assert!(worker.is_running(), "{}", worker.log());
+        }
+        let ended = world.number("select count(*) from imagemill.subtasks where completed_at is not null");
+        async move { ended.await == 2 * CELLS }
+    })
+    .await;
+    world.until("select bool_and(status = 'completed') from imagemill.tasks").await;
+    for worker in [&mut old_worker, &mut new_worker] {
+        worker.signal(Signal::TERM);
+        assert!(worker.wait().await.success(), "{}", worker.log());
+    }
+    assert_eq!(world.cells().await, format!("completed: {}", 2 * CELLS));
+    assert!(world.billed().values().all(|submits| *submits == 1));
+    world.assert_settled().await;
+    Drained { world, older: old_worker, present: new_worker }
+}
+
+/// Says why there is nothing to do.
+fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+#[tokio::test]
+#[ignore = "long: builds an older program"]
+async fn an_older_worker_and_a_present_one_drain_one_queue_across_the_newest_migration() {
+    let commit = match older::before_the_newest_migration() {
+        Ok(commit) => commit,
+        Err(why) => return skip(why),
+    };
+    eprintln!("the last commit before the newest migration: {commit}");
+    let Drained { world, older, present } = drain_together(&older::program(&commit).await).await;
+    let by_older = completed_by(&world, "older", &older).await + completed_by(&world, "present", &older).await;
+    let by_present = completed_by(&world, "older", &present).await + completed_by(&world, "present", &present).await;
+    eprintln!("{by_older} cells were completed by the older worker, {by_present} by the present one");
+    assert!(by_older > 0 && by_present > 0 && by_older + by_present == 2 * CELLS);
+}
+
+#[tokio::test]
+#[ignore = "long: builds an older program"]
+async fn an_older_worker_leaves_newer_payloads_to_a_present_one_and_both_do_older_ones() {
+    let commit = match older::before_the_newest_payload() {
+        Ok(commit) => commit,
+        Err(why) => return skip(why),
+    };
+    eprintln!("the last commit before the newest payload version: {commit}");
+    let Drained { world, older, present } = drain_together(&older::program(&commit).await).await;
+    let (old_by_older, old_by_present) =
+        (completed_by(&world, "older", &older).await, completed_by(&world, "older", &present).await);
+    eprintln!(
+        "of the older program's cells {old_by_older} were completed by the older worker, {old_by_present} by the present one"
+    );
+    assert!(old_by_older > 0 && old_by_present > 0 && old_by_older + old_by_present == CELLS);
+    assert_eq!(completed_by(&world, "present", &present).await, CELLS, "newer payloads");
+    assert!(older.log().contains("jobs of a newer program are left"), "it never met one:\n{}", older.log());
+}

@@ -1,0 +1,159 @@
+//! Older programs: found in the history, built once, kept in the target directory.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tokio::sync::Mutex;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Either a commit with an older program, or why there is none.
+pub(super) type Found = Result<String, &'static str>;
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).current_dir(ROOT).stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whether there is a history to look into.
+fn history() -> Result<(), &'static str> {
+    match git(&["rev-parse", "--is-shallow-repository"]).as_deref() {
+        Some("false") => Ok(()),
+        Some(_) => Err("a shallow clone has no history (git fetch --unshallow)"),
+        None => Err("there is no git history here"),
+    }
+}
+
+/// The last commit before the newest migration.
+pub(super) fn before_the_newest_migration() -> Found {
+    history()?;
+    let files = fs::read_dir(Path::new(ROOT).join("migrations")).expect("the migrations");
+    let newest = files.map(|file| file.expect("a migration").file_name()).max().expect("a migration");
+    let newest = format!("migrations/{}", newest.to_str().expect("a name in UTF-8"));
+    let added = git(&["log", "--diff-filter=A", "--format=%H", "--", &newest]).unwrap_or_default();
+    // Not committed yet: the present commit is the last one before it.
+    let before = added.lines().next().map_or_else(|| "HEAD".to_owned(), |commit| format!("{commit}^"));
+    match git(&["ls-tree", "-r", "--name-only", &before, "migrations/"]) {
+        Some(migrations) if !migrations.is_empty() => Ok(commit(&before)),
+        _ => Err("nothing older to try: the newest migration came with the first"),
+    }
+}
+
+/// The last commit before the newest version of a payload.
+pub(super) fn before_the_newest_payload() -> Found {
+    history()?;
+    let now = versions(&fs::read_to_string(Path::new(ROOT).join("src/models/payload.rs")).expect("the payloads"));
+    assert!(!now.is_empty(), "no version was found, so this sees nothing");
+    if has_newer(&now, &versions_at("HEAD")) {
+        // Not committed yet.
+        return Ok(commit("HEAD"));
+    }
+    let commits = git(&["log", "-G", "VERSION: u32 = [0-9]", "--format=%H", "--", "src/models/payload.rs"]).unwrap_or_default();
+    let newer = commits.lines().find(|commit| has_newer(&versions_at(commit), &versions_at(&format!("{commit}^"))));
+    newer.map_or(Err("nothing older to try: every payload has its first version"), |newer| Ok(commit(&format!("{newer}^"))))
+}
+
+fn commit(name: &str) -> String {
+    git(&["rev-parse", name]).expect("a commit")
+}
+
+/// The version of each payload at a commit.
+fn versions_at(commit: &str) -> BTreeMap<String, u32> {
+    versions(&git(&["show", &format!("{commit}:src/models/payload.rs")]).unwrap_or_default())
+}
+
+/// `impl NAME {` ... `VERSION: u32 = 1;`, by name.
+fn versions(text: &str) -> BTreeMap<String, u32> {
+    let mut payload = String::new();
+    let mut versions = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("impl ").and_then(|rest| rest.strip_suffix(" {")) {
+            name.clone_into(&mut payload);
+        }
+        let version = line.split_once("VERSION: u32 = ").and_then(|(_, rest)| rest.strip_suffix(';')?.parse().ok());
+        versions.extend(version.map(|version| (payload.clone(), version)));
+    }
+    versions
+}
+
+fn has_newer(now: &BTreeMap<String, u32>, before: &BTreeMap<String, u32>) -> bool {
+    now.iter().any(|(payload, version)| before.get(payload).is_some_and(|before| version > before))
+}
+
+/// The program of a commit. Builds it where it was not built before; what it depends on is built once for all of them.
+pub(super) async fn program(commit: &str) -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::const_new(());
+    let _one_at_a_time = BUILDING.lock().await;
+    // `target/debug/imagemill`, whatever the directory is called.
+    let built = Path::new(env!("CARGO_BIN_EXE_imagemill"));
+    let debug = built.parent().expect("the directory of this build");
+    let place = debug.parent().expect("the target directory").join("upgrade");
+    let program = place.join(format!("imagemill-{commit}"));
+    if !program.is_file() {
+        fs::create_dir_all(&place).expect("make the directory of older programs");
+        let target = place.join("target");
+        seed(debug, &target.join("debug"));
+        let sources = tempfile::Builder::new().prefix("sources-").tempdir_in(&place).expect("a directory for the sources");
+        unpack(commit, sources.path());
+        let offline = build(sources.path(), &target, &["--offline"]);
+        offline
+            .or_else(|_| build(sources.path(), &target, &[]))
+            .unwrap_or_else(|said| panic!("{commit} cannot be built:\n{said}"));
+        // Under its own name in one step: nobody finds half of it.
+        let copy = sources.path().join("imagemill.built");
+        fs::copy(target.join("debug/imagemill"), &copy).expect("copy the program");
+        fs::rename(&copy, &program).expect("keep the program");
+    }
+    program
+}
+
+/// What the present program depends on is built already, and most of it is the same: it is linked and not built again. Where
+/// that cannot be done it takes longer, no more.
+fn seed(debug: &Path, target: &Path) {
+    if target.exists() || fs::create_dir_all(target).is_err() {
+        return;
+    }
+    let parts = ["deps", "build", ".fingerprint"].map(|part| debug.join(part));
+    let _ = Command::new("cp").arg("-al").args(parts).arg(target).stdin(Stdio::null()).stderr(Stdio::null()).status();
+}
+
+fn unpack(commit: &str, place: &Path) {
+    let mut archive = Command::new("git")
+        .args(["archive", commit])
+        .current_dir(ROOT)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("git archive");
+    let files = archive.stdout.take().expect("its output");
+    let unpacked = Command::new("tar").arg("-x").current_dir(place).stdin(files).status().expect("tar");
+    assert!(archive.wait().expect("git archive").success() && unpacked.success(), "{commit} cannot be unpacked");
+}
+
+fn build(sources: &Path, target: &Path, how: &[&str]) -> Result<(), String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").to_owned());
+    let output = Command::new(cargo)
+        .args(["build", "--locked", "--bin", "imagemill"])
+        .args(how)
+        .current_dir(sources)
+        .env("CARGO_TARGET_DIR", target)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+#[test]
+fn versions_are_read_by_payload() {
+    let older = versions("impl A {\n    pub const VERSION: u32 = 1;\n}\nimpl B {\n    pub const VERSION: u32 = 3;\n}\n");
+    let newer = versions("impl A {\n    pub const VERSION: u32 = 2;\n}\n");
+    assert_eq!(older, BTreeMap::from([("A".to_owned(), 1), ("B".to_owned(), 3)]));
+    assert!(has_newer(&newer, &older) && !has_newer(&older, &newer) && !has_newer(&older, &older));
+    // A payload that is new, or that had no version of its own, has no older form.
+    assert!(!has_newer(&older, &versions("pub const PAYLOAD_VERSION: u32 = 1;\n")));
+}
