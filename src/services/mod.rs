@@ -12,6 +12,7 @@ mod init_users;
 pub mod make_image;
 pub mod password;
 pub mod processing;
+mod purge;
 #[cfg(feature = "worker")]
 mod run_cell;
 pub mod subtask_service;

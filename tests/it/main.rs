@@ -16,6 +16,7 @@ mod make_image;
 mod private_server;
 mod producer;
 mod psql;
+mod purge;
 mod readme;
 mod retention;
 mod run_command;
