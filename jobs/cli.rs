@@ -1,11 +1,14 @@
 //! The command line: what can be said, and nothing of what it does.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use imagemill::commands::{
-    bench::{BenchOptions, ProducerArgs, stock::StockSetting},
-    simulate::SimulateArgs,
+use imagemill::{
+    commands::{
+        bench::{BenchOptions, ProducerArgs, stock::StockSetting},
+        simulate::SimulateArgs,
+    },
+    config,
 };
 use uuid::Uuid;
 
@@ -135,6 +138,18 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
     },
+    /// Delete tasks that ended long ago, with their cells and attempts; sums of what was paid for stay.
+    Purge {
+        /// Those that ended so long ago or longer: a number of seconds, or 12h, 30d.
+        #[arg(long, value_name = "AGE", value_parser = age)]
+        older_than: Duration,
+        /// Everybody's, not only one's own.
+        #[arg(long)]
+        all: bool,
+        /// Say what would be deleted, and delete nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show a task's progress until it ends.
     Watch {
         /// The task.
@@ -169,4 +184,9 @@ pub(crate) struct PsqlArgs {
     /// Arguments of psql, for instance -c "select 1".
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// An age as settings have it.
+fn age(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "not an age: write a number of seconds, or 90min, 12h, 30d".to_owned())
 }

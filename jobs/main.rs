@@ -24,7 +24,10 @@ use imagemill::{
         task_wait::Waited,
     },
     config::{self, LoadOptions, Loaded, LogSettings},
-    services::make_image::{ClientError, UpstreamClient},
+    services::{
+        make_image::{ClientError, UpstreamClient},
+        task_service::Purge,
+    },
 };
 use secrecy::ExposeSecret as _;
 
@@ -171,6 +174,10 @@ async fn task(
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
         (TaskCommand::List { all, limit }, _) => {
             commands::task_list::list(context, actor, all, limit, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Purge { older_than, all, dry_run }, _) => {
+            let purge = Purge { older_than, everybody: all, dry_run };
+            commands::task_purge::purge(context, actor, purge, json, out).await.map(|()| 0)
         }
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),

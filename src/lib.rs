@@ -32,6 +32,7 @@
 //! | create a task in a transaction of its own, or in the caller's | [`create_task`], [`create_task_in`] |
 //! | wait for its end | [`await_task`] |
 //! | put a task's state right by hand, along an edge of its diagram | [`update_task_status`] |
+//! | delete tasks that ended long ago, and keep the sums of what was paid for | [`purge_tasks`] |
 //! | run cells in this process, by a lease like any worker | `process_subtask`, `process_pending_subtasks` (feature `worker`) |
 //! | call the image API alone, outside any queue | `make_image` with `MakeImageParams` (feature `worker`) |
 //! | people | [`create_user`], [`get_all_users`] |
@@ -61,5 +62,5 @@ pub use models::{validate_prompts, validate_setting};
 pub use services::make_image::{MakeImageParams, make_image};
 #[cfg(feature = "worker")]
 pub use services::processing::{process_pending_subtasks, process_subtask};
-pub use services::task_service::{await_task, create_task, create_task_in, plan_task, update_task_status};
+pub use services::task_service::{await_task, create_task, create_task_in, plan_task, purge_tasks, update_task_status};
 pub use services::user_service::{create_user, get_all_users};

@@ -31,6 +31,12 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duratio
     Ok(duration)
 }
 
+/// Reads a text as settings have it: a number of seconds, or one with a unit; none: it is no such text, or is longer than a
+/// year.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    parse(text).filter(|duration| *duration <= LONGEST)
+}
+
 fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());

@@ -16,6 +16,7 @@ mod settings;
 mod tests;
 mod variables;
 
+pub use duration::parse_duration;
 pub use fault::{ConfigError, Fault};
 pub use load::{LoadOptions, Loaded, load};
 pub use merge::Entry;

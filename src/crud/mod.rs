@@ -1,6 +1,8 @@
 //! One file a table; the only place with the domain's SQL. Nothing here begins or commits a transaction.
 
 pub mod audit;
+pub mod purge;
+pub mod spend_sums;
 pub mod subtasks;
 pub mod task_counts;
 pub mod task_outcomes;

@@ -14,6 +14,7 @@ mod load_cells;
 pub mod make_image;
 pub mod password;
 pub mod processing;
+mod purge;
 #[cfg(feature = "worker")]
 mod run_cell;
 pub mod subtask_service;

@@ -21,7 +21,7 @@ fn said(bytes: &[u8]) -> String {
 }
 
 /// Runs it and sees that it ends with this code, and that an error is one line.
-async fn ends_with(world: &World, arguments: &[&str], code: i32) -> (String, String) {
+pub(crate) async fn ends_with(world: &World, arguments: &[&str], code: i32) -> (String, String) {
     let output = output(world.command(arguments)).await;
     let (stdout, stderr) = (said(&output.stdout), said(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stdout}\n{stderr}");
@@ -32,7 +32,7 @@ async fn ends_with(world: &World, arguments: &[&str], code: i32) -> (String, Str
     (stdout, stderr)
 }
 
-async fn json(world: &World, arguments: &[&str]) -> Value {
+pub(crate) async fn json(world: &World, arguments: &[&str]) -> Value {
     let (stdout, _) = ends_with(world, arguments, 0).await;
     serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout}"))
 }

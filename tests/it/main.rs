@@ -22,6 +22,7 @@ mod pgbouncer;
 mod private_server;
 mod producer;
 mod psql;
+mod purge;
 mod readme;
 mod retention;
 mod run_command;
