@@ -31,10 +31,6 @@ use imagemill::{
 };
 use secrecy::ExposeSecret as _;
 
-/// Thousands of cells are in flight at once, each a few small allocations on any of the threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

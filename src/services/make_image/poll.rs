@@ -57,7 +57,6 @@ pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str)
 async fn send(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
     let url = join(base, &settings.poll_path.replace("{id}", &encode(upstream_id)));
-    let _permit = client.poll_permit().await;
     let response = match client.request(Method::GET, url, settings.poll_timeout)?.send().await {
         Ok(response) => response,
         Err(error) => return Ok(PollAnswer::Trouble { status: None, error: describe(&error) }),

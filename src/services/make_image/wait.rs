@@ -97,8 +97,7 @@ pub(super) async fn wait(
         let answer = tokio::select! {
             biased;
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
-            // In a box of its own, which is there while it is asked only.
-            answer = Box::pin(poll(client, lane, &accepted.upstream_id)) => answer,
+            answer = asked(client, lane, &accepted.upstream_id) => answer,
         };
         pause = settings.poll_interval;
         if !matches!(answer, PollAnswer::Trouble { .. }) {
@@ -152,6 +151,13 @@ pub(super) async fn wait(
             return Ok((PollEnd::Deadline { error: said }, answered));
         }
     }
+}
+
+/// Asks once, with one of the connections of polls. What a request needs is there while it is under way only: thousands wait
+/// for their turn.
+async fn asked(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
+    let _permit = client.poll_permit().await;
+    Box::pin(poll(client, lane, upstream_id)).await
 }
 
 /// From the interval on, doubling, with full jitter.
