@@ -25,3 +25,22 @@ begin
     end if;
 end
 $$;
+
+-- A vacuum of the jobs in time. Each claim and each settle leaves a dead row and dead entries in the indexes that the next claim
+-- walks, and pruning leaves the rest: with a day's million finished jobs in the table PostgreSQL's default would wait for 200,000.
+-- No fillfactor: a change of a job's state is in an index, so none can be a HOT update, and room would only be wasted (35.8 MB
+-- for 28.6 after 60,000 cells). What somebody has set by hand stays; where all is set nothing is locked.
+do $$
+declare
+    missing text;
+begin
+    select string_agg(format('%s = %s', name, value), ', ') into missing
+    from (values ('autovacuum_vacuum_scale_factor', '0.02'), ('autovacuum_vacuum_threshold', '5000'),
+                 ('autovacuum_analyze_scale_factor', '0.02'), ('autovacuum_analyze_threshold', '5000')) as wanted (name, value)
+    where not exists (select from pg_class, unnest(reloptions) as option
+                      where pg_class.oid = 'apalis.jobs'::regclass and split_part(option, '=', 1) = wanted.name);
+    if missing is not null then
+        execute format('alter table apalis.jobs set (%s)', missing);
+    end if;
+end
+$$;

@@ -100,3 +100,64 @@ async fn a_broken_payload_does_not_break_the_view() {
     assert_eq!(payloads[0], "ff00");
     assert!(payloads[1].contains("subtask_id"));
 }
+
+/// The storage parameters of a table, as `name=value`.
+async fn parameters(world: &World, table: &str) -> Vec<String> {
+    let parameters: Option<Vec<String>> = sqlx::query_scalar("select reloptions from pg_class where oid = $1::text::regclass")
+        .bind(table)
+        .fetch_one(world.pool())
+        .await
+        .expect("the table");
+    parameters.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn tables_that_change_often_are_vacuumed_in_time_and_have_room() {
+    let world = World::new().await;
+    for table in ["imagemill.subtasks", "imagemill.attempts", "apalis.jobs"] {
+        let parameters = parameters(&world, table).await;
+        for name in [
+            "autovacuum_vacuum_scale_factor",
+            "autovacuum_vacuum_threshold",
+            "autovacuum_analyze_scale_factor",
+            "autovacuum_analyze_threshold",
+        ] {
+            assert!(parameters.iter().any(|option| option.starts_with(&format!("{name}="))), "{table} {name}: {parameters:?}");
+        }
+    }
+    // All cells of a page are begun at once: each finds room beside it.
+    world.create(2_000).await;
+    let begin = "update imagemill.subtasks set status = 'processing', attempt_count = 1, request_sha256 = repeat('0', 64),
+                                               started_at = now(), updated_at = now()";
+    let mut transaction = world.pool().begin().await.expect("a transaction");
+    sqlx::query(begin).execute(&mut *transaction).await.expect("begin them all");
+    let updates: (i64, i64) = sqlx::query_as(
+        "select pg_stat_get_xact_tuples_updated(oid), pg_stat_get_xact_tuples_hot_updated(oid)
+         from pg_class where oid = 'imagemill.subtasks'::regclass",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .expect("the statistics");
+    assert_eq!(updates, (2_000, 2_000));
+    transaction.rollback().await.expect("roll back");
+}
+
+#[tokio::test]
+async fn what_an_operator_has_set_stays_and_nothing_is_locked_for_it_again() {
+    let world = World::new().await;
+    let own = "alter table apalis.jobs set (autovacuum_vacuum_scale_factor = 0.5, fillfactor = 90);
+               alter table apalis.jobs reset (autovacuum_analyze_threshold)";
+    sqlx::raw_sql(own).execute(world.pool()).await.expect("an operator's own");
+    let mut connection = world.pool().acquire().await.expect("a connection");
+    init_db(&mut connection).await.expect("init-db");
+    let set = parameters(&world, "apalis.jobs").await;
+    for option in ["autovacuum_vacuum_scale_factor=0.5", "fillfactor=90", "autovacuum_analyze_threshold=5000"] {
+        assert!(set.iter().any(|found| found == option), "{option}: {set:?}");
+    }
+    // What a vacuum of the table holds while it runs.
+    let mut vacuum = world.pool().begin().await.expect("a transaction");
+    sqlx::query("lock table apalis.jobs in share update exclusive mode").execute(&mut *vacuum).await.expect("lock it");
+    sqlx::query("set lock_timeout = '2s'").execute(&mut *connection).await.expect("a limit");
+    init_db(&mut connection).await.expect("init-db beside a vacuum");
+    vacuum.rollback().await.expect("roll back");
+}
