@@ -133,7 +133,7 @@ async fn sweep(engine: Engine, context: Context) {
 
 /// Prunes finished jobs, for as long as this worker claims any.
 async fn prune(engine: Engine, context: Context) {
-    let pruner = Pruner::new(context.pool.clone(), context.settings.queue.retention);
+    let pruner = Pruner::new(engine.connections().clone(), context.settings.queue.retention);
     tokio::select! {
         () = pruner.run() => {}
         () = engine.stopping() => {}

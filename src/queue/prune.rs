@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
+
+use super::{connections::Connections, error::QueueError};
 use tokio::time::Instant;
 
 /// Key of the advisory lock under which one batch at a time runs ("imagprun" in ASCII). It ends with its transaction, since
@@ -113,7 +115,7 @@ pub struct PrunedRound {
 /// One worker's part in it.
 #[derive(Debug)]
 pub struct Pruner {
-    pool: PgPool,
+    connections: Connections,
     retention: Duration,
     /// Where the next round begins: nothing of ours stood before it. An index keeps what was deleted until a vacuum; to step
     /// over a million of such entries each minute would cost more than the round.
@@ -123,8 +125,8 @@ pub struct Pruner {
 
 impl Pruner {
     /// Keeps finished jobs for so long.
-    pub fn new(pool: PgPool, retention: Duration) -> Self {
-        Self { pool, retention, begin: String::new(), rounds: 0 }
+    pub fn new(connections: Connections, retention: Duration) -> Self {
+        Self { connections, retention, begin: String::new(), rounds: 0 }
     }
 
     /// Prunes for as long as it is polled: a round at once, and then now and then.
@@ -150,7 +152,7 @@ impl Pruner {
     ///
     /// # Errors
     /// What PostgreSQL says; what is gone by then is gone.
-    pub async fn round(&mut self) -> Result<PrunedRound, sqlx::Error> {
+    pub async fn round(&mut self) -> Result<PrunedRound, QueueError> {
         if self.rounds.is_multiple_of(WHOLE_ROUND) {
             self.begin.clear();
         }
@@ -158,11 +160,12 @@ impl Pruner {
         let mut round = PrunedRound { workers: 1, ..PrunedRound::default() };
         let (mut cursor, mut size, mut refused, mut nothing_kept) = (self.begin.clone(), BATCH, 0, true);
         loop {
-            let mut connection = self.pool.acquire().await?;
             let began = Instant::now();
-            let batch = prune_batch(&mut connection, &cursor, size, self.retention).await?;
+            let retention = self.retention;
+            let batch =
+                self.connections.statement(async |connection| Ok(prune_batch(connection, &cursor, size, retention).await?));
+            let batch = batch.await?;
             let took = began.elapsed();
-            drop(connection);
             round.workers = u32::try_from(batch.workers).unwrap_or(u32::MAX).max(1);
             if batch.is_ours {
                 refused = 0;

@@ -78,7 +78,13 @@ const IS_OPEN: &str = "it is open, or its upstream may still be working: another
 pub async fn purge_tasks(context: &Context, actor: &Actor, what: Purge) -> Result<Purged, ServiceError> {
     actor.require(if what.everybody { Permission::ManageAny } else { Permission::ManageOwn })?;
     let owner = (!what.everybody).then_some(actor.id);
-    let mut connection = context.pool.acquire().await?;
+    if context.settings.database.pooler {
+        // Many transactions on one session.
+        let way_out = "task purge needs PostgreSQL itself, and database.pooler says that a pooler stands between: \
+                       for this command set DATABASE_URL to the server, and IMAGEMILL_DATABASE__POOLER=false";
+        return Err(ServiceError::Usage(way_out.to_owned()));
+    }
+    let mut connection = context.reader().await?;
     let before = purge::time_ago(&mut connection, what.older_than).await?;
     let mut purged = Purged { dry_run: what.dry_run, ..Purged::default() };
     let mut after = Uuid::nil();

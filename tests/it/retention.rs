@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use imagemill::{
     models::payload::GenerateImage,
-    queue::{self, Batch, PrunedBatch, Pruner, prune_batch},
+    queue::{self, Batch, Connections, PrunedBatch, Pruner, prune_batch},
 };
 use sqlx::PgPool;
 use uuid::{NoContext, Timestamp, Uuid};
@@ -76,7 +76,7 @@ async fn what_ended_long_ago_goes_and_nothing_else() {
         // Not even where its end stands in its row, as it does for a moment nowhere.
         stay.extend(insert(pool, 2, ours, status, Some(25)).await);
     }
-    let round = Pruner::new(pool.clone(), DAY).round().await.expect("a round");
+    let round = Pruner::new(Connections::new(pool.clone(), false), DAY).round().await.expect("a round");
     stay.sort();
     let mut left = left(pool).await;
     left.sort();
@@ -132,7 +132,10 @@ async fn a_batch_is_bounded_by_what_it_looks_at() {
 async fn two_workers_share_the_work() {
     let database = database().await;
     insert(&database.pool, 10_000, GenerateImage::QUEUE, "Done", Some(25)).await;
-    let (mut one, mut other) = (Pruner::new(database.pool.clone(), DAY), Pruner::new(database.pool.clone(), DAY));
+    let (mut one, mut other) = (
+        Pruner::new(Connections::new(database.pool.clone(), false), DAY),
+        Pruner::new(Connections::new(database.pool.clone(), false), DAY),
+    );
     let (one, other) = tokio::join!(one.round(), other.round());
     let deleted = [one.expect("a round").deleted, other.expect("a round").deleted];
     assert_eq!(deleted.iter().sum::<u64>(), 10_000, "{deleted:?}");
@@ -177,7 +180,7 @@ async fn a_round_begins_where_nothing_was_left_and_now_and_then_at_the_first_job
     let database = database().await;
     let pool = &database.pool;
     insert(pool, 5, GenerateImage::QUEUE, "Done", Some(25)).await;
-    let mut pruner = Pruner::new(pool.clone(), DAY);
+    let mut pruner = Pruner::new(Connections::new(pool.clone(), false), DAY);
     assert_eq!(pruner.round().await.expect("a round").deleted, 5);
     // By a clock that ran behind, or a transaction that took hours.
     insert_as(pool, &[id(40)], GenerateImage::QUEUE, "Done", Some(25)).await;
