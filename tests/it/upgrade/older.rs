@@ -85,31 +85,47 @@ fn has_newer(now: &BTreeMap<String, u32>, before: &BTreeMap<String, u32>) -> boo
     now.iter().any(|(payload, version)| before.get(payload).is_some_and(|before| version > before))
 }
 
-/// The program of a commit. Builds it where it was not built before; what it depends on is built once for all of them.
-pub(super) async fn program(commit: &str) -> PathBuf {
+/// So many commits are tried, each the one before the last.
+const TRIED: usize = 5;
+
+/// The program of a commit, or of the last one before it that can be built: not every commit of a history can. Builds it where
+/// it was not built before; what it depends on is built once for all of them.
+pub(super) async fn program(found: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::const_new(());
     let _one_at_a_time = BUILDING.lock().await;
     // `target/debug/imagemill`, whatever the directory is called.
     let built = Path::new(env!("CARGO_BIN_EXE_imagemill"));
     let debug = built.parent().expect("the directory of this build");
     let place = debug.parent().expect("the target directory").join("upgrade");
-    let program = place.join(format!("imagemill-{commit}"));
-    if !program.is_file() {
-        fs::create_dir_all(&place).expect("make the directory of older programs");
-        let target = place.join("target");
-        seed(debug, &target.join("debug"));
-        let sources = tempfile::Builder::new().prefix("sources-").tempdir_in(&place).expect("a directory for the sources");
-        unpack(commit, sources.path());
-        let offline = build(sources.path(), &target, &["--offline"]);
-        offline
-            .or_else(|_| build(sources.path(), &target, &[]))
-            .unwrap_or_else(|said| panic!("{commit} cannot be built:\n{said}"));
-        // Under its own name in one step: nobody finds half of it.
-        let copy = sources.path().join("imagemill.built");
-        fs::copy(target.join("debug/imagemill"), &copy).expect("copy the program");
-        fs::rename(&copy, &program).expect("keep the program");
+    fs::create_dir_all(&place).expect("make the directory of older programs");
+    seed(debug, &place.join("target/debug"));
+    let mut said = String::new();
+    for back in 0..TRIED {
+        let Some(commit) = git(&["rev-parse", "--verify", "--quiet", &format!("{found}~{back}")]) else { break };
+        let program = place.join(format!("imagemill-{commit}"));
+        if program.is_file() {
+            return program;
+        }
+        match make(&commit, &place, &program) {
+            Ok(()) => return program,
+            Err(error) => said = error,
+        }
+        eprintln!("{commit} cannot be built: the one before it is tried");
     }
-    program
+    panic!("neither {found} nor those before it can be built:\n{said}");
+}
+
+/// Builds the program of a commit.
+fn make(commit: &str, place: &Path, program: &Path) -> Result<(), String> {
+    let target = place.join("target");
+    let sources = tempfile::Builder::new().prefix("sources-").tempdir_in(place).expect("a directory for the sources");
+    unpack(commit, sources.path());
+    build(sources.path(), &target, &["--offline"]).or_else(|_| build(sources.path(), &target, &[]))?;
+    // Under its own name in one step: nobody finds half of it.
+    let copy = sources.path().join("imagemill.built");
+    fs::copy(target.join("debug/imagemill"), &copy).expect("copy the program");
+    fs::rename(&copy, program).expect("keep the program");
+    Ok(())
 }
 
 /// What the present program depends on is built already, and most of it is the same: it is linked and not built again. Where
@@ -120,6 +136,13 @@ fn seed(debug: &Path, target: &Path) {
     }
     let parts = ["deps", "build", ".fingerprint"].map(|part| debug.join(part));
     let _ = Command::new("cp").arg("-al").args(parts).arg(target).stdin(Stdio::null()).stderr(Stdio::null()).status();
+    // Of no use to another commit, and large: a link would keep them on the disk after the present ones are gone.
+    for file in fs::read_dir(target.join("deps")).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        if ["it-", "imagemill-", "libimagemill-"].iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
 }
 
 fn unpack(commit: &str, place: &Path) {
@@ -137,7 +160,14 @@ fn unpack(commit: &str, place: &Path) {
 
 fn build(sources: &Path, target: &Path, how: &[&str]) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").to_owned());
-    let output = Command::new(cargo)
+    let mut build = Command::new(cargo);
+    // What this test was told of its own package is not meant for another: dependencies would be built again for it.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|told| name.to_string_lossy().starts_with(told)) {
+            build.env_remove(name);
+        }
+    }
+    let output = build
         .args(["build", "--locked", "--bin", "imagemill"])
         .args(how)
         .current_dir(sources)
