@@ -59,8 +59,8 @@ pub struct BenchOptions {
     /// Share of the cells and times, 0.001 to 1 [default: 1].
     #[arg(long, value_parser = scale)]
     pub scale: Option<f64>,
-    /// Cells at once in each worker process of a drain, the stock backend's too.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Cells at once in each of our worker processes; the stock backend keeps to its own setting.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
     /// Directory for the data of the benchmark's PostgreSQL: on the disk that is meant.
     #[arg(long, value_name = "DIRECTORY")]
