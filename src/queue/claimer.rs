@@ -126,7 +126,9 @@ impl Engine {
         if ask {
             self.see_what_waits(known).await?;
             let now = Instant::now();
-            known.values_mut().for_each(|known| known.has_more |= known.due.is_some_and(|due| due <= now));
+            for known in known.values_mut() {
+                known.has_more |= known.due.is_some_and(|due| due <= now);
+            }
         }
         let mut took_less = false;
         for (queue, sender) in senders {
@@ -143,7 +145,9 @@ impl Engine {
             self.see_what_waits(known).await?;
             // What is due and was passed over is locked by somebody: do not ask for it without a pause.
             let least = Instant::now() + PASSED_OVER;
-            known.values_mut().for_each(|known| known.due = known.due.map(|due| due.max(least)));
+            for known in known.values_mut() {
+                known.due = known.due.map(|due| due.max(least));
+            }
         }
         for (queue, sender) in senders {
             if known.get(queue).is_some_and(|known| known.has_solitary)

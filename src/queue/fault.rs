@@ -39,6 +39,7 @@ pub(crate) fn point(name: &str) {
 }
 
 /// Ends or stops the process while this future is under way, if that was ordered: some time after it began and before it ended.
+#[cfg_attr(not(feature = "worker"), expect(dead_code, reason = "only what calls the upstream has a POST on the wire"))]
 pub(crate) async fn during<F: Future>(name: &str, future: F) -> F::Output {
     #[cfg(feature = "faults")]
     if armed::counts(name) {
