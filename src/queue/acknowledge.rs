@@ -1,13 +1,11 @@
 //! The jobs' side of a settle: one statement that fences them and writes what becomes of them.
 
-use std::collections::HashSet;
-
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::{
     enqueue::WAKE_CHANNEL,
-    job::Job,
+    job::{Held, Job},
     outcome::{Outcome, Verdict},
 };
 
@@ -22,11 +20,8 @@ pub(super) fn job_state(verdict: Verdict) -> (&'static str, f64) {
     }
 }
 
-/// Locks the jobs in the order of their ids, and writes those whose claim still holds. Returns their ids.
-pub(super) async fn acknowledge(
-    connection: &mut PgConnection,
-    settles: &[&(Job, Outcome)],
-) -> Result<HashSet<String>, sqlx::Error> {
+/// Locks the jobs in the order of their ids, and writes those whose claim still holds. Returns these claims.
+pub(super) async fn acknowledge(connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<Held, sqlx::Error> {
     macro_rules! column {
         ($job:ident, $outcome:ident => $value:expr) => {
             settles.iter().map(|($job, $outcome)| $value).collect::<Vec<_>>()
@@ -38,7 +33,7 @@ pub(super) async fn acknowledge(
     };
     // `resume` says that an attempt is open: the next claim takes such a job before any other. An attempt that ends with this
     // very settle is not closed yet here. Crashes are forgotten by whatever came to an end by itself.
-    let held: Vec<String> = sqlx::query_scalar(
+    let held: Vec<(String, i32)> = sqlx::query_as(
         "with given as (
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::double precision[], $6::jsonb[],
                                   $7::uuid[], $8::boolean[])
@@ -61,7 +56,7 @@ pub(super) async fn acknowledge(
          from given join locked using (id)
          where job.id = any ($1) and job.id = given.id
            and locked.lock_by = given.worker and locked.attempts = given.claim and locked.status = 'Running'
-         returning job.id",
+         returning job.id, given.claim",
     )
     .bind(column!(job, _outcome => job.id.clone()))
     .bind(column!(job, _outcome => job.worker.to_string()))
@@ -74,8 +69,8 @@ pub(super) async fn acknowledge(
     .bind(column!(_job, outcome => outcome.verdict == Verdict::HandedOver))
     .fetch_all(&mut *connection)
     .await?;
-    let held: HashSet<String> = held.into_iter().collect();
-    let handed_over = settles.iter().find(|(job, outcome)| outcome.verdict == Verdict::HandedOver && held.contains(&job.id));
+    let held: Held = held.into_iter().collect();
+    let handed_over = settles.iter().find(|(job, outcome)| outcome.verdict == Verdict::HandedOver && held.has(job));
     if let Some((job, _)) = handed_over {
         sqlx::query("select pg_notify($1, $2)").bind(WAKE_CHANNEL).bind(&*job.queue).execute(connection).await?;
     }

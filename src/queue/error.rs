@@ -37,6 +37,13 @@ pub enum QueueError {
         /// What does not fit.
         message: String,
     },
+    /// The attempt of which an outcome says that its fate is not known was never sent: the worker that had lost its claim said so,
+    /// after the outcome's own had looked.
+    #[error("cell {cell}: the POST of its last attempt never left")]
+    NeverLeft {
+        /// The cell.
+        cell: uuid::Uuid,
+    },
     /// The engine has ended, and with it what writes.
     #[error("the engine has ended")]
     Ended,
@@ -71,7 +78,7 @@ impl QueueError {
                 | sqlx::Error::TypeNotFound { .. } => true,
                 _ => false,
             },
-            Self::Hook { .. } | Self::UnknownQueue(_) | Self::Ledger { .. } | Self::Ended => true,
+            Self::Hook { .. } | Self::UnknownQueue(_) | Self::Ledger { .. } | Self::NeverLeft { .. } | Self::Ended => true,
             Self::TimedOut(_) | Self::Thread(_) => false,
         }
     }

@@ -76,6 +76,11 @@ impl Engine {
                     tracing::warn!(job = %job.id, key = %job.key, claim = job.claim, "the claim was lost: another worker goes on");
                     return;
                 }
+                Err(QueueError::NeverLeft { .. }) if outcome.attempt.is_some() => {
+                    // Nothing was paid for: it begins anew, as if its handler had looked now.
+                    let why = "the POST of its last attempt never left";
+                    outcome = Outcome::new(Verdict::TurnedAway(Duration::ZERO)).because(why);
+                }
                 Err(error) if error.is_refused() && outcome.error_kind != Some(super::outcome::INTERNAL) => {
                     tracing::error!(job = %job.id, key = %job.key, %error, "its outcome cannot be written");
                     outcome = Outcome::internal(format!("its outcome could not be written: {error}"));

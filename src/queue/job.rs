@@ -1,7 +1,7 @@
 //! A claimed job, and the fence that every write for it carries.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex},
 };
 
@@ -68,12 +68,26 @@ pub(super) struct Memory {
     pub(super) acceptance: Option<Acceptance>,
 }
 
-/// Locks the rows of jobs, in the order of their ids, and returns the ids of those whose claim still holds. The first
-/// statement of every transaction that writes for jobs and does not acknowledge them.
-pub(super) async fn fence(
-    connection: &mut PgConnection,
-    jobs: impl Iterator<Item = &Job>,
-) -> Result<HashSet<String>, sqlx::Error> {
+/// Of the claims that were asked for, those that hold their jobs. A job's id alone does not tell: a worker that lost a claim and
+/// has a later one of the same job may write for both at once.
+#[derive(Debug)]
+pub(super) struct Held(HashMap<String, i32>);
+
+impl Held {
+    pub(super) fn has(&self, job: &Job) -> bool {
+        self.0.get(&job.id) == Some(&job.claim)
+    }
+}
+
+impl FromIterator<(String, i32)> for Held {
+    fn from_iter<T: IntoIterator<Item = (String, i32)>>(claims: T) -> Self {
+        Self(claims.into_iter().collect())
+    }
+}
+
+/// Locks the rows of jobs, in the order of their ids, and returns the claims that still hold. The first statement of every
+/// transaction that writes for jobs and does not acknowledge them.
+pub(super) async fn fence(connection: &mut PgConnection, jobs: impl Iterator<Item = &Job>) -> Result<Held, sqlx::Error> {
     let (mut ids, mut workers, mut claims) = (Vec::new(), Vec::new(), Vec::new());
     for job in jobs {
         ids.push(job.id.clone());
@@ -82,11 +96,11 @@ pub(super) async fn fence(
     }
     // Found by id alone: any other column would make the planner think of an index in which a worker's jobs of an hour are dead
     // entries.
-    let held: Vec<String> = sqlx::query_scalar(
+    let held: Vec<(String, i32)> = sqlx::query_as(
         "with locked as materialized (
              select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
          )
-         select locked.id from locked
+         select locked.id, claim from locked
          join unnest($1::text[], $2::text[], $3::integer[]) as given (id, worker, claim) using (id)
          where lock_by = worker and attempts = claim and status = 'Running'",
     )

@@ -64,10 +64,12 @@ pub(super) async fn rescue(
 ) -> Result<Option<u64>, sqlx::Error> {
     let mut transaction = connections.begin(connection).await?;
     // In the order of the ids, as everybody locks jobs. A settle of the dead that is under way is waited for.
-    sqlx::query("select 1 from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%' order by id for update")
-        .bind(dead)
-        .execute(&mut *transaction)
-        .await?;
+    let held: Vec<String> = sqlx::query_scalar(
+        "select id from apalis.jobs where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%' order by id for update",
+    )
+    .bind(dead)
+    .fetch_all(&mut *transaction)
+    .await?;
     // A rescue counts against a job only if its ledger says the same as at the last one: rows that were begun, accepted, ended.
     let jobs = sqlx::query(
         "update apalis.jobs as job
@@ -86,20 +88,24 @@ pub(super) async fn rescue(
                    from imagemill.attempts
                    where subtask_id = case when held.idempotency_key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
                                            then held.idempotency_key::uuid end) as ledger
-               where held.lock_by = $1 and held.status = 'Running' and held.job_type like 'imagemill.%') as found
+               where held.id = any ($1)) as found
          where job.id = found.id",
     )
-    .bind(dead)
+    .bind(held)
     .bind(SOLITARY)
     .execute(&mut *transaction)
     .await?
     .rows_affected();
-    let gone = sqlx::query("delete from apalis.workers where id = $1 and last_seen = $2")
-        .bind(dead)
-        .bind(last_seen)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
+    // What was claimed since is a sign of life, as a beat is.
+    let gone = sqlx::query(
+        "delete from apalis.workers
+         where id = $1 and last_seen = $2 and not exists (select from apalis.jobs where lock_by = $1)",
+    )
+    .bind(dead)
+    .bind(last_seen)
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
     if gone == 0 {
         transaction.rollback().await?;
         return Ok(None);

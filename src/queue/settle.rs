@@ -93,11 +93,11 @@ pub async fn settle(
 async fn write(connection: &mut PgConnection, hook: &dyn Settle, settles: &[(Job, Outcome)]) -> Result<Vec<Settled>, QueueError> {
     let writes: Vec<&(Job, Outcome)> = settles.iter().filter(|(_, outcome)| outcome.verdict != Verdict::LeaseLost).collect();
     let held = acknowledge(connection, &writes).await?;
-    let (fenced, lost): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(job, _)| held.contains(&job.id));
+    let (fenced, lost): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(job, _)| held.has(job));
     let mut before = HashSet::new();
     for (job, outcome) in lost {
         if settle_lost(connection, job, outcome).await? {
-            before.insert(job.id.as_str());
+            before.insert((job.id.as_str(), job.claim));
         }
     }
     if !fenced.is_empty() {
@@ -107,9 +107,9 @@ async fn write(connection: &mut PgConnection, hook: &dyn Settle, settles: &[(Job
     }
     fault::point(fault::SETTLE_UNCOMMITTED);
     let settled = |(job, outcome): &(Job, Outcome)| {
-        if outcome.verdict != Verdict::LeaseLost && held.contains(&job.id) {
+        if outcome.verdict != Verdict::LeaseLost && held.has(job) {
             Settled::Written
-        } else if before.contains(job.id.as_str()) {
+        } else if before.contains(&(job.id.as_str(), job.claim)) {
             Settled::WrittenBefore
         } else {
             Settled::LeaseLost
@@ -147,12 +147,13 @@ async fn close_attempts(connection: &mut PgConnection, settles: &[&(Job, Outcome
         if ended.contains(&cell) {
             continue;
         }
-        // An answer that came late, to the worker that had lost the claim, may have closed it meanwhile: its id is evidence.
-        let last = ledger::last_attempts(connection, &[cell]).await?.remove(&cell);
-        let came_late =
-            end.state == AttemptState::Unknown && last.is_some_and(|last| last.state == AttemptState::Abandoned && last.has_id);
-        if !came_late {
-            return Err(QueueError::Ledger { cell, message: format!("its attempt {end:?} is not open") });
+        // What the worker that had lost the claim said meanwhile may have closed it: an id that came late, or that nothing left.
+        match ledger::last_attempts(connection, &[cell]).await?.remove(&cell) {
+            Some(last) if end.state == AttemptState::Unknown && last.state == AttemptState::Abandoned && last.has_id => {}
+            Some(last) if end.state == AttemptState::Unknown && last.state == AttemptState::NotSent => {
+                return Err(QueueError::NeverLeft { cell });
+            }
+            _ => return Err(QueueError::Ledger { cell, message: format!("its attempt {end:?} is not open") }),
         }
     }
     Ok(())

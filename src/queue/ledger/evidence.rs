@@ -63,13 +63,13 @@ async fn write(
          ), locked as materialized (
              select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
          ), held as materialized (
-             select id from locked join given on given.job = locked.id
+             select id, claim from locked join given on given.job = locked.id
              where lock_by = worker and attempts = claim and status = 'Running'
          ), written as (
              update imagemill.attempts as attempt
              set state = 'accepted', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
                  http_status = given.http_status
-             from given where given.job in (select id from held)
+             from given where (given.job, given.claim) in (select id, claim from held)
                and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
                and attempt.claim = given.claim and attempt.worker = given.worker
                and (state = 'submitting' or (state = 'accepted' and attempt.upstream_id = given.upstream_id))
@@ -78,13 +78,13 @@ async fn write(
              update imagemill.attempts as attempt
              set state = 'abandoned', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
                  http_status = given.http_status, finished_at = coalesce(finished_at, now())
-             from given where given.job not in (select id from held)
+             from given where (given.job, given.claim) not in (select id, claim from held)
                and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
                and attempt.claim = given.claim and attempt.worker = given.worker
                and state in ('submitting', 'unknown')
              returning 1
          )
-         select given.cell, given.ordinal, given.job in (select id from held),
+         select given.cell, given.ordinal, (given.job, given.claim) in (select id, claim from held),
                 exists (select from written where written.subtask_id = given.cell and written.ordinal = given.ordinal)
          from given",
     )

@@ -35,16 +35,15 @@ pub async fn begin(
 ) -> Result<Vec<Option<i32>>, QueueError> {
     let mut ordinals = connections.transaction(async |connection| write(connection, hook, submits).await).await?;
     fault::point(fault::LEDGER_COMMITTED);
-    Ok(submits.iter().map(|(_, submit)| ordinals.remove(&submit.cell)).collect())
+    Ok(submits.iter().map(|(job, submit)| ordinals.remove(&(submit.cell, job.claim))).collect())
 }
 
-async fn write(
-    connection: &mut PgConnection,
-    hook: &dyn Settle,
-    submits: &[(Job, Submit)],
-) -> Result<HashMap<Uuid, i32>, QueueError> {
+/// By cell and number of the claim: an earlier claim of the same cell may ask as well, and gets none.
+type Ordinals = HashMap<(Uuid, i32), i32>;
+
+async fn write(connection: &mut PgConnection, hook: &dyn Settle, submits: &[(Job, Submit)]) -> Result<Ordinals, QueueError> {
     let held = job::fence(connection, submits.iter().map(|(job, _)| job)).await?;
-    let submits: Vec<&(Job, Submit)> = submits.iter().filter(|(job, _)| held.contains(&job.id)).collect();
+    let submits: Vec<&(Job, Submit)> = submits.iter().filter(|(job, _)| held.has(job)).collect();
     let open = hook.open_cells(connection, &submits).await?;
     let opened: Vec<(Uuid, (&Job, &Submit))> = submits
         .iter()
@@ -58,7 +57,7 @@ async fn write(
     Ok(ordinals)
 }
 
-async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submit))>) -> Result<HashMap<Uuid, i32>, QueueError> {
+async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submit))>) -> Result<Ordinals, QueueError> {
     if submits.is_empty() {
         return Ok(HashMap::new());
     }
@@ -67,7 +66,7 @@ async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submi
             submits.iter().map(|(_, ($job, $submit))| $value).collect::<Vec<_>>()
         };
     }
-    let rows: Vec<(Uuid, i32)> = sqlx::query_as(
+    let rows: Vec<(Uuid, i32, i32)> = sqlx::query_as(
         "insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, answer_until)
          select given.cell, coalesce(before.ordinal, 0) + 1, given.round, given.claim, given.lane, given.worker, 'submitting',
                 now() + make_interval(secs => given.answer_within)
@@ -75,7 +74,7 @@ async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submi
               as given (cell, round, claim, lane, worker, answer_within)
          left join lateral (select ordinal from imagemill.attempts
                             where subtask_id = given.cell order by ordinal desc limit 1) as before on true
-         returning subtask_id, ordinal",
+         returning subtask_id, claim, ordinal",
     )
     .bind(submits.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())
     .bind(column!(_job, submit => submit.round))
@@ -85,7 +84,7 @@ async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submi
     .bind(column!(_job, submit => submit.answer_within.as_secs_f64()))
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().collect())
+    Ok(rows.into_iter().map(|(cell, claim, ordinal)| ((cell, claim), ordinal)).collect())
 }
 
 /// The row once more, with what is known of it, in a database that has forgotten it.
