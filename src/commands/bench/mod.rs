@@ -65,7 +65,7 @@ pub struct BenchOptions {
     /// Directory for the data of the benchmark's PostgreSQL: on the disk that is meant.
     #[arg(long, value_name = "DIRECTORY")]
     pub directory: Option<PathBuf>,
-    /// A setting of the worker processes; may be repeated.
+    /// A setting of its processes; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub settings: Vec<(String, String)>,
 }

@@ -53,12 +53,12 @@ pub async fn push(connection: &mut PgConnection, queue: &str, payloads: Vec<Vec<
     Ok(())
 }
 
-/// How many jobs of the queue are not done.
+/// Whether a job of the queue is not done.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn open(connection: &mut PgConnection, queue: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("select count(*) from apalis.jobs where job_type = $1 and status <> 'Done'")
+pub async fn is_open(connection: &mut PgConnection, queue: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from apalis.jobs where job_type = $1 and status <> 'Done')")
         .bind(queue)
         .fetch_one(connection)
         .await
