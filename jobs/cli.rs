@@ -44,6 +44,12 @@ pub(crate) enum Command {
     InitUsers,
     /// Run a worker process.
     Worker(WorkerArgs),
+    /// Whether the workers of this host have beaten within their lease: exit code 0 or 1.
+    Health {
+        /// Pass where PostgreSQL cannot be asked: for a probe that ends what fails it.
+        #[arg(long)]
+        tolerate_outage: bool,
+    },
     /// Serve the simulator: a test double of the image API.
     Simulate(SimulateArgs),
     /// Create tasks and look at them.

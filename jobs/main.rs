@@ -98,6 +98,10 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             done?;
         }
         Command::Worker(arguments) => return worker(arguments, loaded).await,
+        Command::Health { tolerate_outage } => {
+            let found = commands::health::health(&loaded.settings, tolerate_outage, json, out).await?;
+            return Ok(if found.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Simulate(arguments) => {
             let json = json || arguments.json;
             let parent = if arguments.with_parent { Some(signals::watch_parent().map_err(Failure::failed)?) } else { None };

@@ -6,6 +6,7 @@ mod contact_sheet;
 pub mod demo;
 mod demo_check;
 pub mod effective;
+pub mod health;
 pub mod init_db;
 pub mod init_users;
 pub mod logs;

@@ -16,7 +16,7 @@ pub(super) fn new_name() -> Arc<str> {
     format!("{}-{}-{unique}", host(), std::process::id()).into()
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     let name = rustix::system::uname();
     name.nodename().to_str().unwrap_or("unnamed").to_owned()
 }
