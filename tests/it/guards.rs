@@ -135,6 +135,52 @@ async fn a_settle_that_is_repeated_is_written_once() {
 }
 
 #[tokio::test]
+async fn two_claims_of_one_job_are_told_apart_in_one_settle() {
+    let world = World::new().await;
+    world.create(1).await;
+    let (engine, first, cell) = hold_one(&world).await;
+    begin(&world, &first, cell).await;
+    // Its handler was not told of its row and takes it back; nor is it told that this was done, and repeats it later.
+    let end = AttemptEnd::open(ledger::AttemptState::NotSent, "its row was not written");
+    let taken_back = Outcome::new(Verdict::TurnedAway(Duration::ZERO)).ending(end);
+    assert_eq!(settle(&world, &first, &taken_back).await, Settled::Written);
+    let second = engine.claim_key(GenerateImage::QUEUE, &cell.to_string()).await.expect("claim").expect("the same job");
+    let ordinal = begin(&world, &second, cell).await;
+    accept(&world, &second, cell, ordinal).await;
+
+    let settles = [(first, taken_back), (second, Outcome::new(Verdict::HandedOver))];
+    let hook = subtask_service::hook();
+    let settled = imagemill::queue::settle(&world.connections(), &*hook, &settles).await.expect("settle");
+
+    // What is accepted is not given back to be paid for again.
+    assert_eq!(world.cells().await, "processing: 1");
+    assert_eq!(world.number("select count(*) from imagemill.attempts where state = 'accepted'").await, 1);
+    assert_eq!(settled, [Settled::LeaseLost, Settled::Written]);
+}
+
+#[tokio::test]
+async fn a_submit_that_never_left_is_not_unknown() {
+    let world = World::new().await;
+    world.create(1).await;
+    let (engine, job, cell) = hold_one(&world).await;
+    let ordinal = begin(&world, &job, cell).await;
+    // The worker that began it says so, as evidence, after the next one has looked.
+    sqlx::query("update imagemill.attempts set state = 'not_sent', finished_at = now()")
+        .execute(world.pool())
+        .await
+        .expect("its evidence");
+    let end =
+        AttemptEnd { ordinal: Some(ordinal), state: ledger::AttemptState::Unknown, http_status: None, error: None, polls: 0 };
+    let unknown = Outcome::failed("unknown_submit", "its worker ended before the answer").ending(end);
+
+    engine.execute(job, async move { unknown }).await.expect("settled");
+
+    assert_eq!(world.cells().await, "pending: 1");
+    assert_eq!(world.number("select attempt_count::bigint from imagemill.subtasks").await, 0);
+    assert_eq!(world.number("select count(*) from apalis.jobs where status = 'Pending'").await, 1);
+}
+
+#[tokio::test]
 async fn the_row_stands_before_the_post_leaves() {
     let world = World::with(SimulatorOptions { hold_submits: true, ..SimulatorOptions::default() }).await;
     world.create(1).await;
