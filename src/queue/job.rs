@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    grant::Grant,
     ledger::{Acceptance, Submit},
     slots::Slot,
     tokens::JobTokens,
@@ -26,6 +27,8 @@ pub struct Job {
     pub id: String,
     /// The queue's name.
     pub queue: Arc<str>,
+    /// What it belongs to: a task.
+    pub group: Arc<str>,
     /// Idempotency key: the cell's id, or `task:round`.
     pub key: String,
     /// As enqueued.
@@ -36,6 +39,8 @@ pub struct Job {
     pub crashes: i32,
     /// Whether an attempt was open when it was put back.
     pub is_resumed: bool,
+    /// When its submit may leave; none: at once.
+    pub grant: Option<Grant>,
     /// The incarnation that claimed it.
     pub worker: Arc<str>,
     /// What ends its waiting early.

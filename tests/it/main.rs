@@ -16,6 +16,7 @@ mod health;
 mod kill;
 mod lease;
 mod licences;
+mod limits;
 mod live_schema;
 mod main_job;
 mod make_image;

@@ -29,6 +29,11 @@ pub trait Journal: Send + Sync {
     /// Commits that a POST is about to leave. Returns the request id that goes with it; none: it must not leave.
     async fn submitting(&self) -> Result<Option<String>, QueueError>;
 
+    /// Waits for the moment at which the lane's rate lets it leave. False: it must not leave.
+    async fn moment(&self) -> bool {
+        true
+    }
+
     /// The last check before the first byte.
     fn may_submit(&self) -> bool;
 
@@ -133,7 +138,7 @@ pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, Cl
     Ok(MadeImage::Polled { end, polls, since: accepted.since })
 }
 
-/// Permit, row, last check, POST, id: in this order.
+/// Permit, row, the lane's moment, last check, POST, id: in this order.
 async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage> {
     let permit = tokio::select! {
         biased;
@@ -148,7 +153,7 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
         Ok(None) => return Err(MadeImage::NotBegun),
         Err(error) => return Err(MadeImage::NotWritten(error)),
     };
-    if !params.journal.may_submit() {
+    if !params.journal.moment().await || !params.journal.may_submit() {
         return Err(MadeImage::HeldBack);
     }
     // No token drops a POST that is out: only the end of the grace does.
