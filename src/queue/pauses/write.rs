@@ -65,16 +65,16 @@ async fn write(connection: &mut PgConnection, lane: &str, observations: &[(&Obse
         refuse(connection, lane, reason, token_hash, call, why, probe_interval).await?;
     }
     // Of many that came together the youngest tells whether it is a new strike, and the longest for how long.
-    let throttled = throttles.into_iter().reduce(|one, other| Held {
+    let longest = throttles.into_iter().reduce(|one, other| Held {
         retry_after: one.retry_after.max(other.retry_after),
         age: one.age.min(other.age),
         ..other
     });
     let mut lowered = None;
-    if let Some(throttled) = throttled
-        && let Some(until) = hold(connection, lane, &throttled).await?
+    if let Some(held) = longest
+        && let Some(until) = hold(connection, lane, &held).await?
     {
-        lowered = Some((throttled.why, until));
+        lowered = Some((held.why, until));
     }
     let met = errors.len();
     if let Some((last, limit)) = errors.pop() {

@@ -16,7 +16,8 @@ fn hash(token: &str) -> String {
 
 /// From now on the simulator answers this token with this status, at submits and polls.
 fn refuse(simulator: &Simulator, token: &str, status: u16) {
-    simulator.control(|options| drop(options.refused_tokens.insert(hash(token), status))).expect("sound options");
+    let refused = [(hash(token), status)];
+    simulator.control(|options| options.refused_tokens.extend(refused)).expect("sound options");
 }
 
 /// From now on it takes every token again.
