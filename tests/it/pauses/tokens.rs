@@ -147,7 +147,8 @@ async fn a_prober_that_is_killed_is_followed_by_another() {
     world.create(40).await;
     let mut workers: Vec<Process> = (0..2).map(|_| world.worker(&["--concurrency", "5"])).collect();
     world.until(PAUSED).await;
-    // Its POST is out when it is killed.
+    // What was out at first is answered; then the prober's POST is out when it is killed.
+    world.until("select not exists (select from imagemill.attempts where state = 'submitting')").await;
     world.simulator.control(|options| options.submit_latency = Span::fixed(20_000)).expect("sound options");
     world
         .until(
