@@ -14,7 +14,7 @@ use super::{
     engine::Engine,
     error::QueueError,
     job::Job,
-    ledger::{Acceptance, Evidence, Submit},
+    ledger::{Acceptance, Begun, Evidence, Submit},
     outcome::{Outcome, Verdict},
     restore,
     settle::Settled,
@@ -101,17 +101,16 @@ impl Engine {
         }
     }
 
-    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
-    /// the claim is lost.
+    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more.
     ///
     /// # Errors
     /// See [`QueueError`]. Whether the row stands is then not known: the settle of the job closes it as `not_sent`.
-    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
-        let ordinal = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
-        if let Some(ordinal) = ordinal {
+    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Begun, QueueError> {
+        let begun = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
+        if let Begun::Written { ordinal, .. } = begun {
             job.memory.lock().unwrap_or_else(PoisonError::into_inner).attempt = Some((submit, ordinal));
         }
-        Ok(ordinal)
+        Ok(begun)
     }
 
     /// Commits the upstream's id, before the first poll; repeats it until it stands.

@@ -10,7 +10,7 @@ use super::{
     error::QueueError,
     group::{Group, GroupWork},
     job::Job,
-    ledger::{self, Acceptance, Evidence, Submit},
+    ledger::{self, Acceptance, Begun, Evidence, Submit},
     outcome::Outcome,
     settle::{self, Settle, Settled},
 };
@@ -23,10 +23,10 @@ struct LedgerWriter {
 #[async_trait]
 impl GroupWork for LedgerWriter {
     type Member = (Job, Submit);
-    type Answer = Option<i32>;
+    type Answer = Begun;
     const WHAT: &'static str = "ledger rows were not written";
 
-    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<Option<i32>>, QueueError> {
+    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<Begun>, QueueError> {
         ledger::begin(&self.connections, &*self.hook, submits).await
     }
 }
@@ -89,9 +89,8 @@ impl Writers {
         &*self.hook
     }
 
-    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
-    /// the claim is lost.
-    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
+    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more.
+    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<Begun, QueueError> {
         self.ledger.join((job.clone(), submit)).await
     }
 
