@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod purge;
 pub mod spend_sums;
+pub mod steering;
 pub mod subtasks;
 pub mod task_counts;
 pub mod task_outcomes;

@@ -298,7 +298,8 @@ pub struct Ending<'a> {
     pub error: Option<&'a str>,
 }
 
-/// Fails or cancels open cells, to be given in the order of the ids. Returns those that had not ended already.
+/// Fails or cancels open cells, to be given in the order of the ids. Returns those that had not ended already. One whose end was
+/// asked for is cancelled, whatever became of its attempt: the ledger says that.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -311,7 +312,8 @@ pub async fn end(connection: &mut PgConnection, endings: &[(Uuid, Ending<'_>)]) 
              where s.status in ('pending', 'processing') order by s.id for update of s
          )
          update imagemill.subtasks s
-         set status = case when given.kind is null then 'cancelled' else 'failed' end, error_kind = given.kind,
+         set status = case when given.kind is null or s.cancel_requested_at is not null then 'cancelled' else 'failed' end,
+             error_kind = case when s.cancel_requested_at is null then given.kind end,
              error = given.error, completed_at = now(), updated_at = now()
          from before join given on given.id = before.id where s.id = before.id
          returning s.task_id, before.status as from_status, s.status as to_status",
@@ -333,14 +335,16 @@ pub struct Return<'a> {
 }
 
 /// Cells go back to pending: turned away, not sent, or a new attempt that a policy allows. To be given in the order of the
-/// ids. Returns those that were processing.
+/// ids. Returns those that were processing. One whose end was asked for never goes back: it is cancelled.
 ///
 /// # Errors
 /// What PostgreSQL says.
 pub async fn put_back(connection: &mut PgConnection, returns: &[(Uuid, Return<'_>)]) -> Result<Vec<Move>, sqlx::Error> {
     sqlx::query_as(
         "update imagemill.subtasks s
-         set status = 'pending', attempt_count = attempt_count - given.uncounted, error = given.error, updated_at = now()
+         set status = case when s.cancel_requested_at is null then 'pending' else 'cancelled' end,
+             completed_at = case when s.cancel_requested_at is not null then now() end,
+             attempt_count = attempt_count - given.uncounted, error = given.error, updated_at = now()
          from unnest($1::uuid[], $2::integer[], $3::text[]) as given (id, uncounted, error)
          where s.id = given.id and status = 'processing'
          returning task_id, 'processing' as from_status, status as to_status",
@@ -350,6 +354,17 @@ pub async fn put_back(connection: &mut PgConnection, returns: &[(Uuid, Return<'_
     .bind(returns.iter().map(|(_, cell)| cell.error.map(str::to_owned)).collect::<Vec<_>>())
     .fetch_all(connection)
     .await
+}
+
+/// Of these cells, those that are cancelled.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_cancelled(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("select id from imagemill.subtasks where id = any ($1) and status = 'cancelled'")
+        .bind(ids)
+        .fetch_all(connection)
+        .await
 }
 
 /// Rates a picture, 1 to 5, or takes the rating away. False: there is no such completed cell.

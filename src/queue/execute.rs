@@ -107,11 +107,12 @@ impl Engine {
     /// # Errors
     /// See [`QueueError`]. Whether the row stands is then not known: the settle of the job closes it as `not_sent`.
     pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
-        let ordinal = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
-        if let Some(ordinal) = ordinal {
-            job.memory.lock().unwrap_or_else(PoisonError::into_inner).attempt = Some((submit, ordinal));
-        }
-        Ok(ordinal)
+        let begun = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
+        let Some((ordinal, asked_at)) = begun else { return Ok(None) };
+        let mut memory = job.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.attempt = Some((submit, ordinal));
+        memory.asked_at = Some(asked_at);
+        Ok(Some(ordinal))
     }
 
     /// Commits the upstream's id, before the first poll; repeats it until it stands.

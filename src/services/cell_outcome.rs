@@ -11,7 +11,7 @@ use crate::{
     models::status::ErrorKind,
     queue::{
         AttemptEnd, Interrupt, Outcome, Verdict,
-        ledger::{AttemptState, History},
+        ledger::{AttemptState, History, OpenAttempt},
     },
 };
 
@@ -55,6 +55,18 @@ impl Situation<'_> {
             // The caller polls an accepted submit; that one comes here is a fault of ours, and it was paid for.
             SubmitAnswer::Accepted { upstream_id, .. } => Outcome::internal(format!("accepted as {upstream_id}, and not polled")),
         }
+    }
+
+    /// Cancel was asked for before this run began: what is open is closed as what it is, and nothing is submitted or polled.
+    pub(super) fn cancelled(&self, open: Option<OpenAttempt>) -> Outcome {
+        let Some(open) = open else {
+            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
+        };
+        let (state, error) = match open.state {
+            AttemptState::Submitting => (AttemptState::Unknown, "cancelled; its worker ended before its answer"),
+            _ => (AttemptState::Abandoned, "cancelled while the upstream was working"),
+        };
+        Outcome::new(Verdict::Cancelled).because(error).ending(self.end(state, Some(error.to_owned()), None, 0))
     }
 
     /// The row stands, and no POST left.

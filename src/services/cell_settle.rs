@@ -14,7 +14,7 @@ use crate::{
         tasks,
     },
     models::{
-        payload::CompleteTask,
+        payload::{CompleteTask, GenerateImage},
         status::{ErrorKind, Status},
     },
     queue::{
@@ -136,7 +136,15 @@ impl Settle for CellHook {
                     Some((cell, Return { is_uncounted: state.is_uncounted(), error }))
                 })
                 .collect();
-            moves.extend(subtasks::put_back(connection, &returns).await?);
+            let back = subtasks::put_back(connection, &returns).await?;
+            if back.iter().any(|moved| moved.to_status == Status::Cancelled) {
+                // The end of some was asked for: their jobs, which this transaction holds, do not come back either.
+                let ids: Vec<Uuid> = returns.iter().map(|(cell, _)| *cell).collect();
+                let cancelled = subtasks::get_cancelled(connection, &ids).await?;
+                let keys: Vec<String> = cancelled.into_iter().map(GenerateImage::key).collect();
+                queue::kill_pending(connection, GenerateImage::QUEUE, &keys).await?;
+            }
+            moves.extend(back);
         }
         Ok(moves.into_iter().map(to_moved).collect())
     }

@@ -4,6 +4,7 @@ pub mod actor;
 #[cfg(feature = "worker")]
 mod cell_outcome;
 mod cell_settle;
+mod conflict;
 pub mod context;
 mod create_task;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod processing;
 mod purge;
 #[cfg(feature = "worker")]
 mod run_cell;
+mod steer_task;
 pub mod subtask_service;
 pub mod task_progress;
 pub mod task_service;

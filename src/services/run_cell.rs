@@ -76,6 +76,9 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let answer_within = submit_timeout + context.settings.queue.lease;
     let ordinal = open.as_ref().map(|open| open.ordinal);
     let situation = Situation { settings, history: &history, ordinal, answer_within };
+    if row.is_cancel_requested {
+        return situation.cancelled(open);
+    }
     let resume = match open {
         Some(OpenAttempt { state: AttemptState::Accepted, upstream_id: Some(upstream_id), age, .. }) => {
             Span::current().record("attempt", ordinal).record("upstream_id", &upstream_id);
@@ -96,13 +99,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
             _ => Outcome::failed(ErrorKind::UnknownSubmit.as_str(), "the answer came after the claim was lost; see its attempts"),
         };
     }
-    if resume.is_none() {
-        if row.is_cancel_requested {
-            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
-        }
-        if history.answer_in > Duration::ZERO {
-            return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
-        }
+    if resume.is_none() && history.answer_in > Duration::ZERO {
+        return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
     }
     // A cell that is polled on sends none, and must not fail for one either: it is paid for.
     let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row, &prompts) };
@@ -136,7 +134,9 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         Err(error) => situation.unusable(error.to_string()),
         Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
-        Ok(MadeImage::HeldBack) => situation.not_sent("the worker leaves, or its lease ran short"),
+        Ok(MadeImage::HeldBack) => {
+            situation.not_sent("the worker leaves, its lease ran short, its row is too old, or it was cancelled")
+        }
         Ok(MadeImage::NotAccepted(answer)) => {
             reload_token(client, &answer);
             situation.after_submit(answer)
@@ -233,7 +233,8 @@ async fn complete(
                 }
                 Err(error) => {
                     let delay = delays.next().unwrap_or(longest);
-                    if since.elapsed() + delay >= context.settings.generate_image.deadline {
+                    let is_over = since.elapsed() + delay >= context.settings.generate_image.deadline;
+                    if is_over || job.tokens.cancel.is_cancelled() {
                         tracing::error!(task = %row.task_id, cell = row.cell, %error, "the picture was not kept");
                         result.note = Some(error.to_string());
                         break;
@@ -242,6 +243,8 @@ async fn complete(
                     tokio::select! {
                         () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
                         () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
+                        // Its picture came first: it is kept, and not waited for.
+                        () = job.tokens.cancel.cancelled() => {}
                         () = tokio::time::sleep(delay) => {}
                     }
                 }

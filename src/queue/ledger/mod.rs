@@ -20,6 +20,10 @@ pub(super) use open::insert_again;
 pub use open::{Submit, begin};
 pub use read::{AttemptRow, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
 
+/// A POST leaves within so long of the moment at which its row was asked for, or not at all. So whoever ends a cell knows from the
+/// row's `submitted_at` until when a POST of it may still leave; the migration that makes `imagemill.end_cells` says how.
+pub(super) const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+
 /// State of an attempt (design, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]

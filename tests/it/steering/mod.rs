@@ -1,0 +1,18 @@
+//! Operators: cancel, retry, force-complete, attempts of which it is not known whether they were paid for, and the audit.
+
+use imagemill::services::task_service::{self, SteeredTask};
+use uuid::Uuid;
+
+use crate::support::World;
+
+mod cancel;
+
+/// Cancels as the tester.
+async fn cancel(world: &World, task: Uuid) -> SteeredTask {
+    task_service::cancel_task(&world.context, &world.actor, task).await.expect("cancel")
+}
+
+/// Submits that came to the simulator, accepted or not.
+fn arrivals(world: &World) -> u64 {
+    world.simulator.stats().arrivals
+}
