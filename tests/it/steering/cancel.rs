@@ -19,10 +19,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{arrivals, cancel};
+use super::{ALL_ENDED, arrivals, cancel};
 use crate::support::{World, eventually};
-
-const ALL_ENDED: &str = "select bool_and(completed_at is not null) from imagemill.tasks";
 
 /// Jobs that nobody ends.
 fn forever() -> SimulatorOptions {

@@ -7,6 +7,10 @@ use crate::support::World;
 
 mod cancel;
 
+/// Every task has ended, and no job is left.
+const ALL_ENDED: &str = "select (select bool_and(completed_at is not null) from imagemill.tasks)
+                            and not exists (select from apalis.jobs where status in ('Pending', 'Running'))";
+
 /// Cancels as the tester.
 async fn cancel(world: &World, task: Uuid) -> SteeredTask {
     task_service::cancel_task(&world.context, &world.actor, task).await.expect("cancel")
