@@ -10,7 +10,7 @@ mod worker;
 use std::{io, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use cli::{Cli, Command, TaskCommand, UserCommand, WorkerArgs};
+use cli::{AttemptCommand, Cli, Command, LaneCommand, TaskCommand, UserCommand, WorkerArgs};
 use imagemill::{
     app,
     commands::{
@@ -26,7 +26,7 @@ use imagemill::{
     config::{self, LoadOptions, Loaded, LogSettings},
     services::{
         make_image::{ClientError, UpstreamClient},
-        task_service::Purge,
+        task_service::{Purge, Retry},
     },
 };
 use secrecy::ExposeSecret as _;
@@ -115,6 +115,8 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             }
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
+        Command::Lane(command) => lane(command, loaded, &who, json, out).await?,
+        Command::Attempt(command) => attempt(command, loaded, &who, json, out).await?,
         Command::User(command) => {
             let password = match &command {
                 UserCommand::Create { .. } => {
@@ -179,6 +181,16 @@ async fn task(
             let purge = Purge { older_than, everybody: all, dry_run };
             commands::task_purge::purge(context, actor, purge, json, out).await.map(|()| 0)
         }
+        (TaskCommand::Cancel { id, cells }, _) => {
+            commands::task_steer::cancel(context, actor, id, &cells, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Retry { id, kinds, cells, now }, _) => {
+            let what = Retry { kinds, cells, now };
+            commands::task_steer::retry(context, actor, id, &what, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::ForceComplete { id }, _) => {
+            commands::task_steer::force_complete(context, actor, id, json, out).await.map(|()| 0)
+        }
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {
@@ -188,6 +200,38 @@ async fn task(
     };
     session.close().await;
     done.map(ExitCode::from)
+}
+
+async fn lane(command: LaneCommand, loaded: Loaded, who: &Who, json: bool, out: &mut impl io::Write) -> Result<(), Failure> {
+    let session = Session::open(loaded.settings, who).await?;
+    let (context, actor) = (session.context(), &session.actor);
+    let done = match command {
+        LaneCommand::List => commands::lane::list(context, actor, json, out).await,
+        LaneCommand::Pause { lane, why, until } => commands::lane::pause(context, actor, &lane, &why, until, json, out).await,
+        LaneCommand::Resume { lane } => commands::lane::resume(context, actor, &lane, json, out).await,
+        LaneCommand::Limit(limit) => commands::lane::limit(context, actor, &limit.lane, &limit.limits(), json, out).await,
+    };
+    session.close().await;
+    done
+}
+
+async fn attempt(
+    command: AttemptCommand,
+    loaded: Loaded,
+    who: &Who,
+    json: bool,
+    out: &mut impl io::Write,
+) -> Result<(), Failure> {
+    let session = Session::open(loaded.settings, who).await?;
+    let (context, actor) = (session.context(), &session.actor);
+    let done = match command {
+        AttemptCommand::List { task, .. } => commands::attempt::list(context, actor, task, json, out).await,
+        AttemptCommand::Resolve(arguments) => {
+            commands::attempt::resolve(context, actor, arguments.attempt, &arguments.resolution(), json, out).await
+        }
+    };
+    session.close().await;
+    done
 }
 
 async fn worker(arguments: WorkerArgs, loaded: Loaded) -> Result<ExitCode, Failure> {

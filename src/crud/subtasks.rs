@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::models::{
     Cell,
-    status::{ErrorKind, Status},
+    status::{ErrorKind, RetryMode, Status},
 };
 
 /// A cell as people see it.
@@ -121,6 +121,9 @@ pub struct RunRow {
     pub lane: String,
     /// Its state.
     pub status: Status,
+    /// What its last retry allows, and the round that it began.
+    #[sqlx(flatten)]
+    pub retry: RetryRow,
     /// The one to send.
     pub seed: i64,
     /// Pixels.
@@ -139,6 +142,17 @@ pub struct RunRow {
     pub lumina_step: Option<i32>,
 }
 
+/// The last retry of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromRow)]
+pub struct RetryRow {
+    /// What it allows; none: there was none.
+    #[sqlx(rename = "retry_mode")]
+    pub mode: Option<RetryMode>,
+    /// The round that it began.
+    #[sqlx(rename = "retry_round")]
+    pub round: Option<i32>,
+}
+
 /// Loads cells to be run.
 ///
 /// # Errors
@@ -147,7 +161,7 @@ pub async fn get_to_run(connection: &mut PgConnection, ids: &[Uuid]) -> Result<V
     sqlx::query_as(
         "select s.id, s.task_id, t.round,
                 s.cancel_requested_at is not null or t.cancel_requested_at is not null as is_cancel_requested,
-                s.cell, s.variable_indices, s.lane, s.status, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
+                s.cell, s.variable_indices, s.lane, s.status, s.retry_mode, s.retry_round, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
                 s.lumina_model_name, s.lumina_cfg, s.lumina_step
          from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
          where s.id = any ($1)",
@@ -225,6 +239,24 @@ pub async fn begin_attempts(connection: &mut PgConnection, cells: &[(Uuid, &str)
     )
     .bind(cells.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(cells.iter().map(|(_, sha256)| (*sha256).to_owned()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await
+}
+
+/// Pending cells whose last attempt is opened again: they are processing, and no attempt is counted. To be given in the order of
+/// the ids. Returns those that were pending and whose end was not asked for.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn resume_attempts(connection: &mut PgConnection, cells: &[Uuid]) -> Result<Vec<Begun>, sqlx::Error> {
+    sqlx::query_as(
+        "update imagemill.subtasks s
+         set status = 'processing', error = null, started_at = coalesce(s.started_at, now()), updated_at = now()
+         from imagemill.tasks t
+         where s.id = any ($1) and t.id = s.task_id and s.status = 'pending' and s.cancel_requested_at is null
+         returning s.id, s.task_id, t.status = 'pending' as is_first",
+    )
+    .bind(cells)
     .fetch_all(connection)
     .await
 }

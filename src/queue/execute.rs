@@ -9,12 +9,13 @@ use std::{
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::FutureExt as _;
+use uuid::Uuid;
 
 use super::{
     engine::Engine,
     error::QueueError,
     job::Job,
-    ledger::{Acceptance, Evidence, Submit},
+    ledger::{self, Acceptance, Evidence, Submit},
     outcome::{Outcome, Verdict},
     restore,
     settle::Settled,
@@ -113,6 +114,15 @@ impl Engine {
         memory.attempt = Some((submit, ordinal));
         memory.asked_at = Some(asked_at);
         Ok(Some(ordinal))
+    }
+
+    /// Opens a cell's abandoned attempt again, to be polled on. False: the claim is lost, or the cell does not want it any more.
+    ///
+    /// # Errors
+    /// What PostgreSQL refuses for its content, or any error once the grace is over.
+    pub async fn reopen_attempt(&self, job: &Job, cell: Uuid, ordinal: i32, round: i32) -> Result<bool, QueueError> {
+        let writers = self.writers(&job.queue)?;
+        self.persist(|| ledger::reopen(self.connections(), writers.hook(), job, cell, (ordinal, round))).await
     }
 
     /// Commits the upstream's id, before the first poll; repeats it until it stands.

@@ -24,6 +24,8 @@ pub(super) struct Situation<'a> {
     pub(super) ordinal: Option<i32>,
     /// How long an answer to a POST may come, from its submit on.
     pub(super) answer_within: Duration,
+    /// False: this run may poll what was paid for, and pay for nothing.
+    pub(super) may_pay: bool,
 }
 
 impl Situation<'_> {
@@ -132,12 +134,14 @@ impl Situation<'_> {
 
     /// What a policy allows, as often as `new_attempts` of the round: an upstream that never answers is not paid without end.
     fn may_resubmit(&self, policy: UncertainPolicy) -> bool {
-        policy == UncertainPolicy::Resubmit && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
+        self.may_pay
+            && policy == UncertainPolicy::Resubmit
+            && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
     }
 
     /// FAILURE and TIMEOUT: a new attempt while `new_attempts` of the round last.
     fn once_more(&self, kind: ErrorKind, error: &str) -> Outcome {
-        if self.history.failures_in_round < i64::from(self.settings.new_attempts) {
+        if self.may_pay && self.history.failures_in_round < i64::from(self.settings.new_attempts) {
             Outcome::new(Verdict::RetryAfter(Duration::ZERO)).because(error)
         } else {
             failed(kind, error)

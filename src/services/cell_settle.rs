@@ -105,6 +105,12 @@ impl Settle for CellHook {
         Ok(Opened { cells: begun.iter().map(|begun| begun.id).collect(), new_groups })
     }
 
+    async fn reopen_cells(&self, connection: &mut PgConnection, cells: &[Uuid]) -> Result<Opened, QueueError> {
+        let begun = subtasks::resume_attempts(connection, cells).await?;
+        let new_groups = begun.iter().filter(|begun| begun.is_first).map(|begun| begun.task_id.to_string()).collect();
+        Ok(Opened { cells: begun.iter().map(|begun| begun.id).collect(), new_groups })
+    }
+
     async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError> {
         // What is no task's id came from no row of ours.
         let tasks: Vec<Uuid> = groups.iter().filter_map(|group| Uuid::parse_str(group).ok()).collect();
@@ -208,7 +214,12 @@ fn add(change: &mut Counts, status: Status, by: i32) {
 }
 
 /// The completion job of a round: a second one under its key is refused by the key.
-async fn enqueue_completion(connection: &mut PgConnection, task_id: Uuid, round: i32, owner: Uuid) -> Result<(), sqlx::Error> {
+pub(super) async fn enqueue_completion(
+    connection: &mut PgConnection,
+    task_id: Uuid,
+    round: i32,
+    owner: Uuid,
+) -> Result<(), sqlx::Error> {
     let (group, owner) = (task_id.to_string(), owner.to_string());
     queue::enqueue(connection, &completion(task_id, round, &group, &owner)?).await?;
     Ok(())

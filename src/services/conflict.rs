@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use super::error::ServiceError;
 
 /// So often is it tried.
@@ -11,7 +13,7 @@ const TRIES: u32 = 10;
 ///
 /// # Errors
 /// What it says itself, and a conflict that came every time.
-pub(super) async fn retried<T>(mut work: impl AsyncFnMut() -> Result<T, ServiceError>) -> Result<T, ServiceError> {
+pub(super) async fn retried<'a, T>(mut work: impl FnMut() -> BoxFuture<'a, Result<T, ServiceError>>) -> Result<T, ServiceError> {
     let mut tries = 1;
     loop {
         match work().await {

@@ -20,12 +20,13 @@ use super::{
     context::Context,
     load_cells::Found,
     make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, UpstreamClient, make_image},
+    take_up::{TakenUp, Taker},
 };
 use crate::{
     crud::subtasks::RunRow,
     models::{
         self, Prompt, RequestCell,
-        status::{ErrorKind, Status},
+        status::{ErrorKind, RetryMode, Status},
     },
     queue::{
         AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
@@ -66,7 +67,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, payload: &m
 }
 
 async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
-    let Found { row, prompts, past: Past { open, last, history } } = found;
+    let Found { row, prompts, past: Past { open, last, given_up, last_round, history } } = found;
     if row.status.is_terminal() {
         // An earlier claim ended it; the settle closes what it left open.
         return Outcome::done();
@@ -75,7 +76,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let submit_timeout = context.settings.lanes.get(&row.lane).map_or(Duration::ZERO, |lane| lane.submit_timeout);
     let answer_within = submit_timeout + context.settings.queue.lease;
     let ordinal = open.as_ref().map(|open| open.ordinal);
-    let situation = Situation { settings, history: &history, ordinal, answer_within };
+    let may_pay = row.retry.mode != Some(RetryMode::Evidence);
+    let situation = Situation { settings, history: &history, ordinal, answer_within, may_pay };
     if row.is_cancel_requested {
         return situation.cancelled(open);
     }
@@ -99,8 +101,37 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
             _ => Outcome::failed(ErrorKind::UnknownSubmit.as_str(), "the answer came after the claim was lost; see its attempts"),
         };
     }
-    if resume.is_none() && history.answer_in > Duration::ZERO {
-        return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
+    let mut resume = resume;
+    let mut ordinal = ordinal;
+    if resume.is_none() {
+        // Before anything is paid: what was given up in an earlier round may have its picture by now.
+        let earlier = given_up.filter(|_| row.retry.round.is_some_and(|round| last_round < round));
+        let taker = Taker { client, engine, job, row: &row, situation: &situation };
+        match taker.take_up(earlier).await {
+            TakenUp::Nothing => {}
+            TakenUp::Outcome(outcome) => return outcome,
+            TakenUp::Working { accepted, ordinal: reopened } => {
+                Span::current().record("attempt", reopened).record("upstream_id", &accepted.upstream_id);
+                resume = Some(accepted);
+                ordinal = Some(reopened);
+            }
+            TakenUp::Picture { url, ordinal } => {
+                let end = AttemptEnd {
+                    ordinal: Some(ordinal),
+                    state: AttemptState::Succeeded,
+                    http_status: None,
+                    error: None,
+                    polls: 1,
+                };
+                return Box::pin(complete(context, client, job, &row, url, Instant::now(), end)).await;
+            }
+        }
+    }
+    if resume.is_none() {
+        let answer_in = if row.retry.mode == Some(RetryMode::Now) { history.answer_in_of_round } else { history.answer_in };
+        if answer_in > Duration::ZERO {
+            return Outcome::new(Verdict::RetryAfter(answer_in)).because("an earlier submit may still be answered");
+        }
     }
     // A cell that is polled on sends none, and must not fail for one either: it is paid for.
     let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row, &prompts) };

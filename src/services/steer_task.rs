@@ -73,7 +73,7 @@ async fn end(
     status: Status,
     what: &str,
 ) -> Result<SteeredTask, ServiceError> {
-    let done = retried(async || write(context, actor, task, cells, status, what).await).await?;
+    let done = retried(|| Box::pin(write(context, actor, task, cells, status, what))).await?;
     tracing::info!(%task, by = %actor.username, ended = done.ended, in_flight = done.in_flight, "{what}");
     if let Some(left) = done.submits_for {
         tokio::time::sleep(Duration::try_from_secs_f64(left.max(0.0)).unwrap_or_default()).await;

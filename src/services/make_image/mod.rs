@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use client::{ClientError, UpstreamClient};
 pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
+pub(in crate::services) use poll::{PollAnswer, poll};
 use serde_json::Value;
 pub use submit::SubmitAnswer;
 pub use token::{TokenError, TokenSource};

@@ -7,7 +7,7 @@ use super::client::{ClientError, UpstreamClient, clean, describe, join, message_
 
 /// What one poll says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PollAnswer {
+pub(in crate::services) enum PollAnswer {
     /// PENDING, MODERATION, or a word that we do not know: go on.
     Working {
         /// The word.
@@ -47,7 +47,7 @@ pub(super) enum PollAnswer {
 }
 
 /// Asks once. Whatever happens is an answer: the attempt is open, so even a request that cannot be made only waits.
-pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
+pub(in crate::services) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
     match send(client, lane, upstream_id).await {
         Ok(answer) => answer,
         Err(error) => PollAnswer::Trouble { status: None, error: error.to_string() },

@@ -6,6 +6,8 @@ use uuid::Uuid;
 use crate::support::World;
 
 mod cancel;
+mod race;
+mod retry;
 
 /// Every task has ended, and no job is left.
 const ALL_ENDED: &str = "select (select bool_and(completed_at is not null) from imagemill.tasks)
