@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use imagemill::{
     commands::{
@@ -10,11 +9,12 @@ use imagemill::{
         simulate::SimulateArgs,
     },
     config,
-    crud::lanes::NewLimits,
     models::status::ErrorKind,
-    services::attempt_service::Resolution,
 };
 use uuid::Uuid;
+
+use crate::steering;
+pub(crate) use crate::steering::{AttemptCommand, LaneCommand};
 
 /// A durable job queue on PostgreSQL that runs image-generation experiments: nothing lost, nothing paid twice.
 #[derive(Debug, Parser)]
@@ -179,7 +179,7 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
         /// Those that failed for these reasons, for instance `upstream_timeout,unknown_submit`.
-        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = kind, conflicts_with = "cells")]
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = steering::kind, conflicts_with = "cells")]
         kinds: Vec<ErrorKind>,
         /// These cells, by their numbers.
         #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
@@ -206,128 +206,6 @@ pub(crate) enum TaskCommand {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum LaneCommand {
-    /// List the lanes: limits, open attempts, pauses.
-    List,
-    /// Pause a lane: nothing is submitted to it; what is accepted is polled on.
-    Pause {
-        /// prod, ops or dev.
-        lane: String,
-        /// Why: whoever waits for it reads that.
-        #[arg(long)]
-        why: String,
-        /// Until this time, as 2026-12-24T18:00:00Z; else until it is resumed.
-        #[arg(long, value_name = "TIME")]
-        until: Option<DateTime<Utc>>,
-    },
-    /// Lift an operator's pause.
-    Resume {
-        /// prod, ops or dev.
-        lane: String,
-    },
-    /// Set limits of a lane, for the whole fleet and at once; `none` takes one away.
-    Limit(LimitArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LimitArgs {
-    /// prod, ops or dev.
-    pub(crate) lane: String,
-    /// Cells in flight.
-    #[arg(long, value_name = "N")]
-    max_in_flight: Option<i32>,
-    /// Submits a second.
-    #[arg(long, value_name = "RATE", value_parser = limit::<f64>)]
-    submits_per_second: Option<Limit<f64>>,
-    /// Submits that may come at once.
-    #[arg(long, value_name = "N")]
-    burst: Option<i32>,
-    /// Polls a second.
-    #[arg(long, value_name = "RATE", value_parser = limit::<f64>)]
-    polls_per_second: Option<Limit<f64>>,
-    /// Submits a day (UTC).
-    #[arg(long, value_name = "N", value_parser = limit::<i64>)]
-    max_submits_per_day: Option<Limit<i64>>,
-}
-
-impl LimitArgs {
-    /// What is to be changed.
-    pub(crate) fn limits(&self) -> NewLimits {
-        NewLimits {
-            max_in_flight: self.max_in_flight,
-            submits_per_second: self.submits_per_second.map(|limit| limit.0),
-            burst: self.burst,
-            polls_per_second: self.polls_per_second.map(|limit| limit.0),
-            max_submits_per_day: self.max_submits_per_day.map(|limit| limit.0),
-        }
-    }
-}
-
-/// A limit, or none.
-#[derive(Debug, Clone, Copy)]
-struct Limit<T>(Option<T>);
-
-fn limit<T: std::str::FromStr>(text: &str) -> Result<Limit<T>, String> {
-    if text == "none" {
-        return Ok(Limit(None));
-    }
-    text.parse().map(|limit| Limit(Some(limit))).map_err(|_| "write a number, or `none`".to_owned())
-}
-
-fn kind(text: &str) -> Result<ErrorKind, String> {
-    let known = || ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
-    ErrorKind::parse(text).ok_or_else(|| format!("the kinds are {}", known()))
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AttemptCommand {
-    /// List attempts of which it is not known whether they were paid for.
-    List {
-        /// The unknown ones; there is no other list yet.
-        #[arg(long, required = true)]
-        unknown: bool,
-        /// Of this task alone.
-        #[arg(long, value_name = "ID")]
-        task: Option<Uuid>,
-    },
-    /// Say what the upstream's bill says of one.
-    Resolve(ResolveArgs),
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false, args = ["upstream_id", "not_billed", "billed"])]
-pub(crate) struct ResolveArgs {
-    /// The attempt, as `attempt list` shows it: CELL/NUMBER.
-    #[arg(value_parser = attempt)]
-    pub(crate) attempt: (Uuid, i32),
-    /// It was taken, under this id: it is polled, and nothing is paid.
-    #[arg(long, value_name = "ID")]
-    upstream_id: Option<String>,
-    /// It was not billed.
-    #[arg(long)]
-    not_billed: bool,
-    /// It was billed, and its id is not known.
-    #[arg(long)]
-    billed: bool,
-}
-
-impl ResolveArgs {
-    /// What was said of it.
-    pub(crate) fn resolution(&self) -> Resolution {
-        match &self.upstream_id {
-            Some(id) => Resolution::UpstreamId(id.clone()),
-            None if self.not_billed => Resolution::NotBilled,
-            None => Resolution::Billed,
-        }
-    }
-}
-
-fn attempt(text: &str) -> Result<(Uuid, i32), String> {
-    let parsed = text.split_once('/').and_then(|(cell, ordinal)| Some((cell.parse().ok()?, ordinal.parse().ok()?)));
-    parsed.ok_or_else(|| "not an attempt: write CELL/NUMBER, as `attempt list --unknown` shows it".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,13 +4,14 @@ mod cli;
 mod complete_task;
 mod generate_image;
 mod signals;
+mod steering;
 mod stock_worker;
 mod worker;
 
 use std::{io, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use cli::{AttemptCommand, Cli, Command, LaneCommand, TaskCommand, UserCommand, WorkerArgs};
+use cli::{Cli, Command, TaskCommand, UserCommand, WorkerArgs};
 use imagemill::{
     app,
     commands::{
@@ -115,8 +116,8 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             }
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
-        Command::Lane(command) => lane(command, loaded, &who, json, out).await?,
-        Command::Attempt(command) => attempt(command, loaded, &who, json, out).await?,
+        Command::Lane(command) => steering::lane(command, loaded, &who, json, out).await?,
+        Command::Attempt(command) => steering::attempt(command, loaded, &who, json, out).await?,
         Command::User(command) => {
             let password = match &command {
                 UserCommand::Create { .. } => {
@@ -200,38 +201,6 @@ async fn task(
     };
     session.close().await;
     done.map(ExitCode::from)
-}
-
-async fn lane(command: LaneCommand, loaded: Loaded, who: &Who, json: bool, out: &mut impl io::Write) -> Result<(), Failure> {
-    let session = Session::open(loaded.settings, who).await?;
-    let (context, actor) = (session.context(), &session.actor);
-    let done = match command {
-        LaneCommand::List => commands::lane::list(context, actor, json, out).await,
-        LaneCommand::Pause { lane, why, until } => commands::lane::pause(context, actor, &lane, &why, until, json, out).await,
-        LaneCommand::Resume { lane } => commands::lane::resume(context, actor, &lane, json, out).await,
-        LaneCommand::Limit(limit) => commands::lane::limit(context, actor, &limit.lane, &limit.limits(), json, out).await,
-    };
-    session.close().await;
-    done
-}
-
-async fn attempt(
-    command: AttemptCommand,
-    loaded: Loaded,
-    who: &Who,
-    json: bool,
-    out: &mut impl io::Write,
-) -> Result<(), Failure> {
-    let session = Session::open(loaded.settings, who).await?;
-    let (context, actor) = (session.context(), &session.actor);
-    let done = match command {
-        AttemptCommand::List { task, .. } => commands::attempt::list(context, actor, task, json, out).await,
-        AttemptCommand::Resolve(arguments) => {
-            commands::attempt::resolve(context, actor, arguments.attempt, &arguments.resolution(), json, out).await
-        }
-    };
-    session.close().await;
-    done
 }
 
 async fn worker(arguments: WorkerArgs, loaded: Loaded) -> Result<ExitCode, Failure> {

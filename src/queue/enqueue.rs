@@ -128,6 +128,24 @@ pub async fn lock_keys(connection: &mut PgConnection, queue: &str, keys: &[Strin
     .await
 }
 
+/// Jobs that wait are due, as if they had never run: their cells had ended under them, and are opened again. To be called under
+/// their locks.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn begin_anew(connection: &mut PgConnection, queue: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update apalis.jobs
+         set run_at = now(), metadata = delete(metadata, array['resume', 'crashes', 'solitary', 'ledger', 'cancel'])
+         where job_type = $1 and idempotency_key = any ($2) and status = 'Pending'",
+    )
+    .bind(queue)
+    .bind(keys)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Ends jobs that wait, where their cells have ended. To be called under their locks.
 ///
 /// # Errors

@@ -145,6 +145,8 @@ async fn reopen(
         // They had ended, and whoever ends or opens cells was locked out: a fault of ours.
         return Err(ServiceError::Usage(format!("task {id}: cells changed meanwhile; try again")));
     }
+    // Ended by force under a worker that died since: the attempt is open still, and is asked for like any other.
+    ledger::close_leftovers(connection, &ids).await?;
     let waiting = if mode == RetryMode::PollFirst { waiting(connection, &cells).await? } else { BTreeMap::new() };
     let payloads: Result<Vec<Vec<u8>>, _> =
         cells.iter().map(|cell| serde_json::to_vec(&GenerateImage::new(cell.id, id))).collect();
@@ -157,6 +159,7 @@ async fn reopen(
         lanes: cells.iter().map(|cell| cell.lane.clone()).collect(),
         payloads: payloads.map_err(|error| ServiceError::Usage(error.to_string()))?,
     };
+    queue::begin_anew(connection, GenerateImage::QUEUE, &batch.keys).await?;
     queue::reopen(connection, &batch).await?;
     count_moves(connection, &moves).await?;
     if !task.status.is_terminal() {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+pub use close::close_leftovers;
 pub(super) use close::{Close, close, state_of};
 pub(super) use evidence::never_left;
 pub use evidence::{Acceptance, Evidence, accepted};

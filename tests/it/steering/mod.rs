@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::support::World;
 
 mod cancel;
+mod commands;
 mod race;
 mod retry;
 

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::ALL_ENDED;
-use crate::support::{Process, World, eventually};
+use crate::support::{BOUND, Process, World};
 
 /// Tasks that are raced at once.
 const AT_ONCE: u64 = 6;
@@ -51,6 +51,28 @@ async fn steer(world: &World, task: Uuid, mut random: StdRng) {
     }
 }
 
+/// What a failed test shows.
+async fn state(world: &World, task: Uuid) -> String {
+    let rows: Vec<String> = sqlx::query_scalar(
+        "select concat_ws(' ', 'task', status, round) from imagemill.tasks where id = $1
+         union all
+         select concat_ws(' ', 'cell', s.cell, s.status, s.error_kind, s.retry_mode, s.retry_round, s.cancel_requested_at, s.error,
+                          '| job', j.status, j.attempts, j.lock_by, j.run_at - now(), j.metadata::text, j.last_result::text,
+                          '| attempts', (select string_agg(concat_ws('/', a.ordinal, a.round, a.state, a.upstream_id), ', ' order by a.ordinal)
+                                         from imagemill.attempts a where a.subtask_id = s.id))
+         from imagemill.subtasks s left join apalis.jobs j on j.idempotency_key = s.id::text where s.task_id = $1
+         union all
+         select concat_ws(' ', 'completion', idempotency_key, status) from apalis.jobs where idempotency_key like $1::text || ':%'
+         union all select concat_ws(' ', 'counts', c::text) from imagemill.task_counts c where c.task_id = $1
+         union all select concat_ws(' ', 'audit', at, what, new_value::text) from imagemill.audit where subject = 'task/' || $1",
+    )
+    .bind(task)
+    .fetch_all(world.pool())
+    .await
+    .expect("the state");
+    rows.join("\n")
+}
+
 /// One task, steered by three at once until it has ended.
 async fn race(world: Arc<World>, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
@@ -64,7 +86,13 @@ async fn race(world: Arc<World>, seed: u64) {
             .await
             .expect("look")
     };
-    eventually("its end", ended).await;
+    let deadline = tokio::time::Instant::now() + BOUND;
+    while !ended().await {
+        if tokio::time::Instant::now() > deadline {
+            panic!("task {} does not end:\n{}", task.id, state(&world, task.id).await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// So many tasks, with so many workers killed meanwhile.

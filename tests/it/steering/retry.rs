@@ -202,6 +202,33 @@ async fn a_cell_whose_post_is_out_is_left_until_it_is_answered() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_was_open_when_its_task_was_ended_and_its_worker_died_is_asked_for() {
+    let options = SimulatorOptions {
+        rates: vec![Rate { behaviour: Behaviour::PendingForever, probability: 1.0 }],
+        ..SimulatorOptions::default()
+    };
+    let mut world = World::with(options).await;
+    world.set("lanes.prod.max_polls", 10_000);
+    let mut worker = world.worker(&[]);
+    let task = world.create(1).await;
+    world.until("select count(*) = 1 from imagemill.attempts where state = 'accepted'").await;
+    worker.signal(rustix::process::Signal::STOP);
+    force_complete_task(&world.context, &world.actor, task.id).await.expect("force");
+    worker.kill();
+    // Rescued by one that takes no cell of it: its job waits, marked as one that is to end and has an open attempt.
+    let rescuer = world.worker(&["--lanes", "dev"]);
+    world.until("select bool_and(status = 'Pending') from apalis.jobs where job_type = 'imagemill.generate_image'").await;
+    assert_eq!(world.number("select count(*) from imagemill.attempts where state = 'accepted'").await, 1);
+    assert_eq!(retry(&world, task.id, Retry::default()).await.retried, 1);
+    let first = world.simulator.ledger().remove(0);
+    world.simulator.set_behaviour(&first.upstream_id, Behaviour::Success).expect("set");
+    world.drain().await;
+    assert_eq!((world.cells().await.as_str(), arrivals(&world)), ("completed: 1", 1));
+    drop(rescuer);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
 async fn a_task_that_still_runs_and_a_cancelled_one_are_retried() {
     let mut options = scripted([Behaviour::IllegalImage]);
     options.rates = vec![Rate { behaviour: Behaviour::PendingForever, probability: 1.0 }];
