@@ -79,13 +79,14 @@ impl Taker<'_> {
     async fn reopen(&self, earlier: GivenUp, picture: Option<String>) -> TakenUp {
         let GivenUp { ordinal, upstream_id } = earlier;
         match self.engine.reopen_attempt(self.job, self.row.id, ordinal, self.row.round).await {
-            Ok(true) => match picture {
-                Some(url) => TakenUp::Picture { url, ordinal },
-                None => {
+            Ok(true) => {
+                if let Some(url) = picture {
+                    TakenUp::Picture { url, ordinal }
+                } else {
                     let accepted = Accepted { upstream_id, since: Instant::now(), ask_at_once: true };
                     TakenUp::Working { accepted, ordinal }
                 }
-            },
+            }
             Ok(false) => TakenUp::Outcome(self.situation.come_back(None).because("the cell was cancelled or ended meanwhile")),
             Err(_) if self.engine.is_stopping() => TakenUp::Outcome(Outcome::new(Verdict::HandedOver)),
             Err(error) => TakenUp::Outcome(Outcome::internal(error.to_string())),

@@ -313,7 +313,9 @@ async fn who_may_cancel_and_what_the_audit_says() {
     assert!(matches!(missing, ServiceError::NotFound { what: "task", .. }), "{missing}");
     assert_eq!(world.cells().await, "pending: 2");
     cancel_cells(&world.context, &world.actor, task.id, &[1]).await.expect("cancel");
-    sqlx::query("select imagemill.cancel_task($1)").bind(task.id).execute(&mut *connection).await.expect("cancel by SQL");
+    // As `imagemill psql` opens it.
+    sqlx::query("set search_path = imagemill").execute(&mut *connection).await.expect("psql's path");
+    sqlx::query("select cancel_task($1)").bind(task.id).execute(&mut *connection).await.expect("cancel by SQL");
     let said: Vec<(String, String, serde_json::Value, serde_json::Value)> = sqlx::query_as(
         "select case who when session_user then 'the role' else who end, what, old_value, new_value from imagemill.audit
          where subject = 'task/' || $1 order by id",

@@ -74,8 +74,8 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
     assert_eq!(changes[..3], expected);
     // The other two lanes got a burst as well; and nothing else is there but the pause and its end.
     let whats: Vec<(&str, &str)> = said.iter().map(|(who, what, ..)| (who.as_str(), what.as_str())).collect();
-    let pauses: Vec<_> = whats.iter().filter(|(_, what)| *what != "update_lane").collect();
-    assert_eq!((changes.len(), pauses), (5, vec![&("tester", "pause_lane"), &("tester", "resume_lane")]));
+    let others: Vec<_> = whats.iter().filter(|(_, what)| *what != "update_lane").collect();
+    assert_eq!((changes.len(), others), (5, vec![&("tester", "pause_lane"), &("tester", "resume_lane")]));
 }
 
 #[tokio::test]

@@ -88,9 +88,8 @@ async fn race(world: Arc<World>, seed: u64) {
     };
     let deadline = tokio::time::Instant::now() + BOUND;
     while !ended().await {
-        if tokio::time::Instant::now() > deadline {
-            panic!("task {} does not end:\n{}", task.id, state(&world, task.id).await);
-        }
+        let is_over = tokio::time::Instant::now() > deadline;
+        assert!(!is_over, "task {} does not end:\n{}", task.id, state(&world, task.id).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
