@@ -9,8 +9,12 @@ use imagemill::{
         simulate::SimulateArgs,
     },
     config,
+    models::status::ErrorKind,
 };
 use uuid::Uuid;
+
+use crate::steering;
+pub(crate) use crate::steering::{AttemptCommand, LaneCommand};
 
 /// A durable job queue on PostgreSQL that runs image-generation experiments: nothing lost, nothing paid twice.
 #[derive(Debug, Parser)]
@@ -55,6 +59,12 @@ pub(crate) enum Command {
     /// Create tasks and look at them.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// The ways into the upstream: look at them, pause them, limit them.
+    #[command(subcommand)]
+    Lane(LaneCommand),
+    /// Attempts of which it is not known whether they were paid for.
+    #[command(subcommand)]
+    Attempt(AttemptCommand),
     /// Create users and list them.
     #[command(subcommand)]
     User(UserCommand),
@@ -155,6 +165,33 @@ pub(crate) enum TaskCommand {
         /// Say what would be deleted, and delete nothing.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Cancel a task or some of its cells: no submit of them leaves any more.
+    Cancel {
+        /// The task.
+        id: Uuid,
+        /// These cells alone, by their numbers.
+        #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
+        cells: Vec<i32>,
+    },
+    /// Run failed and cancelled cells again; what was paid for is asked for first.
+    Retry {
+        /// The task.
+        id: Uuid,
+        /// Those that failed for these reasons, for instance `upstream_timeout,unknown_submit`.
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = steering::kind, conflicts_with = "cells")]
+        kinds: Vec<ErrorKind>,
+        /// These cells, by their numbers.
+        #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
+        cells: Vec<i32>,
+        /// Submit at once, even where an earlier submit may be alive: it may be paid for twice.
+        #[arg(long)]
+        now: bool,
+    },
+    /// End a task: its open cells fail as `operator`.
+    ForceComplete {
+        /// The task.
+        id: Uuid,
     },
     /// Show a task's progress until it ends.
     Watch {

@@ -4,6 +4,7 @@ mod cli;
 mod complete_task;
 mod generate_image;
 mod signals;
+mod steering;
 mod stock_worker;
 mod worker;
 
@@ -26,7 +27,7 @@ use imagemill::{
     config::{self, LoadOptions, Loaded, LogSettings},
     services::{
         make_image::{ClientError, UpstreamClient},
-        task_service::Purge,
+        task_service::{Purge, Retry},
     },
 };
 use secrecy::ExposeSecret as _;
@@ -115,6 +116,8 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             }
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
+        Command::Lane(command) => steering::lane(command, loaded, &who, json, out).await?,
+        Command::Attempt(command) => steering::attempt(command, loaded, &who, json, out).await?,
         Command::User(command) => {
             let password = match &command {
                 UserCommand::Create { .. } => {
@@ -178,6 +181,16 @@ async fn task(
         (TaskCommand::Purge { older_than, all, dry_run }, _) => {
             let purge = Purge { older_than, everybody: all, dry_run };
             commands::task_purge::purge(context, actor, purge, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Cancel { id, cells }, _) => {
+            commands::task_steer::cancel(context, actor, id, &cells, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Retry { id, kinds, cells, now }, _) => {
+            let what = Retry { kinds, cells, now };
+            commands::task_steer::retry(context, actor, id, &what, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::ForceComplete { id }, _) => {
+            commands::task_steer::force_complete(context, actor, id, json, out).await.map(|()| 0)
         }
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),

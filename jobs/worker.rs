@@ -124,7 +124,7 @@ where
     })
 }
 
-/// Looks, now and then, for tasks that no job will end.
+/// Looks, now and then, for tasks that no job will end, and for upstream ids that came too late.
 async fn sweep(engine: Engine, context: Context) {
     let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
     loop {
@@ -134,6 +134,11 @@ async fn sweep(engine: Engine, context: Context) {
         }
         if let Err(error) = task_service::sweep(&context).await {
             tracing::warn!(%error, "the sweep failed; it comes again");
+        }
+        match task_service::sweep_late_evidence(&context).await {
+            Ok(0) => {}
+            Ok(cells) => tracing::info!(cells, "upstream ids came late: polled, and nothing is paid"),
+            Err(error) => tracing::warn!(%error, "late upstream ids were not looked for; the sweep comes again"),
         }
     }
 }

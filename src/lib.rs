@@ -31,6 +31,8 @@
 //! | see what would become of it | [`plan_task`] |
 //! | create a task in a transaction of its own, or in the caller's | [`create_task`], [`create_task_in`] |
 //! | wait for its end | [`await_task`] |
+//! | cancel a task or a cell; end a task by force | [`cancel_task`], [`cancel_subtask`], [`force_complete_task`] |
+//! | run ended cells again | [`retry_task`] |
 //! | put a task's state right by hand, along an edge of its diagram | [`update_task_status`] |
 //! | delete tasks that ended long ago, and keep the sums of what was paid for | [`purge_tasks`] |
 //! | run cells in this process, by a lease like any worker | `process_subtask`, `process_pending_subtasks` (feature `worker`) |
@@ -62,5 +64,7 @@ pub use models::{validate_prompts, validate_setting};
 pub use services::make_image::{MakeImageParams, make_image};
 #[cfg(feature = "worker")]
 pub use services::processing::{process_pending_subtasks, process_subtask};
+pub use services::subtask_service::cancel_subtask;
 pub use services::task_service::{await_task, create_task, create_task_in, plan_task, purge_tasks, update_task_status};
+pub use services::task_service::{cancel_task, force_complete_task, retry_task};
 pub use services::user_service::{create_user, get_all_users};

@@ -1,5 +1,6 @@
 //! One file a command of the command line: a plain function with plain arguments.
 
+pub mod attempt;
 pub mod bench;
 pub mod config;
 mod contact_sheet;
@@ -9,6 +10,7 @@ pub mod effective;
 pub mod health;
 pub mod init_db;
 pub mod init_users;
+pub mod lane;
 pub mod logs;
 mod output;
 pub mod progress;
@@ -26,6 +28,7 @@ pub mod task_file;
 pub mod task_list;
 pub mod task_purge;
 pub mod task_show;
+pub mod task_steer;
 pub mod task_wait;
 pub mod task_watch;
 mod upstream;

@@ -1,8 +1,11 @@
 //! One file a table; the only place with the domain's SQL. Nothing here begins or commits a transaction.
 
 pub mod audit;
+pub mod lanes;
 pub mod purge;
+pub mod retries;
 pub mod spend_sums;
+pub mod steering;
 pub mod subtasks;
 pub mod task_counts;
 pub mod task_outcomes;

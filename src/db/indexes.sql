@@ -31,3 +31,6 @@ create index imagemill_jobs_solitary on apalis.jobs (job_type, run_at, id)
 create index imagemill_jobs_lock_by on apalis.jobs (lock_by) where lock_by is not null;
 drop index apalis.idx_apalis_jobs_lock_by;
 drop index apalis.imagemill_jobs_running;
+
+-- Cells of which it is not known whether they were paid for: where the sweep looks for ids that came late.
+create index imagemill_subtasks_unknown on imagemill.subtasks (task_id) where error_kind = 'unknown_submit';

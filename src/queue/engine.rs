@@ -11,11 +11,12 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     beat::{self, LastBeat},
+    cancel,
     claim::{self, Served},
     clock,
     connections::Connections,
@@ -23,7 +24,7 @@ use super::{
     group::Group,
     incarnation,
     job::Job,
-    listen,
+    ledger, listen,
     pauses::{Gate, ObservationWriter},
     reconcile,
     settle::Settle,
@@ -132,6 +133,7 @@ impl Engine {
             failed: AtomicBool::new(false),
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            cancels: Notify::new(),
             connections,
         });
         shared.last_beat.succeeded(registered_at);
@@ -149,6 +151,7 @@ impl Engine {
             tokio::spawn(listen::run(Arc::clone(&engine.shared)));
         }
         tokio::spawn(tick(Arc::clone(&engine.shared)));
+        tokio::spawn(cancel::run(Arc::clone(&engine.shared)));
         let claimer = tokio::spawn(engine.clone().claim_for_ever(senders));
         *engine.claimer.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimer);
         tracing::info!(worker = %name, "started");
@@ -173,13 +176,15 @@ impl Engine {
         Ok(job)
     }
 
-    /// Whether a submit may start for this job: not while leaving, not after the claim is lost, and not in the last part
-    /// of a lease that the beat could not renew.
+    /// Whether a submit may start for this job: not while leaving, not after the claim is lost or its end was asked for, not in
+    /// the last part of a lease that the beat could not renew, and not [`ledger::LEAVES_WITHIN`] after its row was asked for.
     pub fn may_submit(&self, job: &Job) -> bool {
         let lease = self.shared.options.lease;
         // 3 s before the lease ends (design, section 7); a fifth of it where a lease is shorter than 15 s.
         let margin = (lease / 5).min(Duration::from_secs(3));
-        !self.is_stopping() && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
+        let asked_at = job.memory.lock().unwrap_or_else(PoisonError::into_inner).asked_at;
+        let is_late = asked_at.is_some_and(|asked_at| clock::now().saturating_sub(asked_at) >= ledger::LEAVES_WITHIN);
+        !self.is_stopping() && !is_late && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
     }
 
     /// Whether the engine is leaving.

@@ -66,6 +66,8 @@ impl Job {
 pub(super) struct Memory {
     /// The ledger row, and its ordinal.
     pub(super) attempt: Option<(Submit, i32)>,
+    /// When the transaction of that row was asked for, on [`super::clock::now`].
+    pub(super) asked_at: Option<std::time::Duration>,
     /// The id.
     pub(super) acceptance: Option<Acceptance>,
 }

@@ -6,6 +6,7 @@
 mod acknowledge;
 mod backend;
 mod beat;
+mod cancel;
 mod claim;
 mod claimer;
 mod clock;
@@ -41,7 +42,7 @@ mod writers;
 pub use backend::{Handler, QueueBackend, SettleLayer, SettleService};
 pub use connections::Connections;
 pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
-pub use enqueue::{Batch, WAKE_CHANNEL, any_open, enqueue, open_keys, reopen};
+pub use enqueue::{Batch, HeldKey, WAKE_CHANNEL, any_open, begin_anew, enqueue, kill_pending, lock_keys, open_keys, reopen};
 pub use error::QueueError;
 pub use execute::decoded;
 pub use health::{HostBeat, beats_of_host, host};

@@ -9,6 +9,7 @@ use std::{
 };
 
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) reconcile: AtomicBool,
     /// Whether notifications come.
     pub(super) listening: AtomicBool,
+    /// Told when the end of running jobs was asked for.
+    pub(super) cancels: Notify,
 }
 
 impl Shared {

@@ -13,6 +13,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -64,6 +65,7 @@ impl Steps {
         let served = queues.into_iter().map(of).collect();
         let shared = Shared {
             gate: Gate::new(&options.token_hash),
+            cancels: Notify::new(),
             options,
             wake: Arc::clone(&wake),
             stop: CancellationToken::new(),

@@ -1,11 +1,12 @@
 //! The engine's writers: one for ledger rows, one for upstream ids, one a queue for settles. Each writes what waits at its
 //! door as one group.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{
+    clock,
     connections::Connections,
     error::QueueError,
     group::{Group, GroupWork},
@@ -23,11 +24,14 @@ struct LedgerWriter {
 #[async_trait]
 impl GroupWork for LedgerWriter {
     type Member = (Job, Submit);
-    type Answer = Begun;
+    type Answer = (Begun, Duration);
     const WHAT: &'static str = "ledger rows were not written";
 
-    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<Begun>, QueueError> {
-        ledger::begin(&self.connections, &*self.hook, submits).await
+    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<(Begun, Duration)>, QueueError> {
+        // Before its transaction begins: no row of it is older.
+        let asked_at = clock::now();
+        let begun = ledger::begin(&self.connections, &*self.hook, submits).await?;
+        Ok(begun.into_iter().map(|begun| (begun, asked_at)).collect())
     }
 }
 
@@ -89,8 +93,9 @@ impl Writers {
         &*self.hook
     }
 
-    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more.
-    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<Begun, QueueError> {
+    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more. Returns what became
+    /// of it, and when its transaction was asked for on [`clock::now`].
+    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<(Begun, Duration), QueueError> {
         self.ledger.join((job.clone(), submit)).await
     }
 

@@ -14,7 +14,7 @@ use crate::{
     models::status::ErrorKind,
     queue::{
         AttemptEnd, Interrupt, Outcome, Verdict,
-        ledger::{AttemptState, History},
+        ledger::{AttemptState, History, OpenAttempt},
     },
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Situation<'a> {
     pub(super) ordinal: Option<i32>,
     /// How long an answer to a POST may come, from its submit on.
     pub(super) answer_within: Duration,
+    /// False: this run may poll what was paid for, and pay for nothing.
+    pub(super) may_pay: bool,
 }
 
 impl Situation<'_> {
@@ -58,6 +60,18 @@ impl Situation<'_> {
             // The caller polls an accepted submit; that one comes here is a fault of ours, and it was paid for.
             SubmitAnswer::Accepted { upstream_id, .. } => Outcome::internal(format!("accepted as {upstream_id}, and not polled")),
         }
+    }
+
+    /// Cancel was asked for before this run began: what is open is closed as what it is, and nothing is submitted or polled.
+    pub(super) fn cancelled(&self, open: Option<OpenAttempt>) -> Outcome {
+        let Some(open) = open else {
+            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
+        };
+        let (state, error) = match open.state {
+            AttemptState::Submitting => (AttemptState::Unknown, "cancelled; its worker ended before its answer"),
+            _ => (AttemptState::Abandoned, "cancelled while the upstream was working"),
+        };
+        Outcome::new(Verdict::Cancelled).because(error).ending(self.end(state, Some(error.to_owned()), None, 0))
     }
 
     /// The row stands, and no POST left.
@@ -133,12 +147,14 @@ impl Situation<'_> {
 
     /// What a policy allows, as often as `new_attempts` of the round: an upstream that never answers is not paid without end.
     fn may_resubmit(&self, policy: UncertainPolicy) -> bool {
-        policy == UncertainPolicy::Resubmit && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
+        self.may_pay
+            && policy == UncertainPolicy::Resubmit
+            && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
     }
 
     /// FAILURE and TIMEOUT: a new attempt while `new_attempts` of the round last.
     fn once_more(&self, kind: ErrorKind, error: &str) -> Outcome {
-        if self.history.failures_in_round < i64::from(self.settings.new_attempts) {
+        if self.may_pay && self.history.failures_in_round < i64::from(self.settings.new_attempts) {
             Outcome::new(Verdict::RetryAfter(Duration::ZERO)).because(error)
         } else {
             failed(kind, error)

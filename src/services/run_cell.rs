@@ -27,12 +27,13 @@ use super::{
     load_cells::Found,
     make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, SubmitAnswer, UpstreamClient, make_image},
     pauses::LaneCalls,
+    take_up::{TakenUp, Taker},
 };
 use crate::{
     crud::subtasks::RunRow,
     models::{
         self, Prompt, RequestCell,
-        status::{ErrorKind, Status},
+        status::{ErrorKind, RetryMode, Status},
     },
     queue::{
         AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
@@ -73,7 +74,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, payload: &m
 }
 
 async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
-    let Found { row, prompts, past: Past { open, last, history } } = found;
+    let Found { row, prompts, past: Past { open, last, given_up, last_round, history } } = found;
     if row.status.is_terminal() {
         // An earlier claim ended it; the settle closes what it left open.
         return Outcome::done();
@@ -82,7 +83,11 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let submit_timeout = context.settings.lanes.get(&row.lane).map_or(Duration::ZERO, |lane| lane.submit_timeout);
     let answer_within = submit_timeout + context.settings.queue.lease;
     let ordinal = open.as_ref().map(|open| open.ordinal);
-    let situation = Situation { settings, history: &history, ordinal, answer_within };
+    let may_pay = row.retry.mode != Some(RetryMode::Evidence);
+    let situation = Situation { settings, history: &history, ordinal, answer_within, may_pay };
+    if row.is_cancel_requested {
+        return situation.cancelled(open);
+    }
     let resume = match open {
         Some(OpenAttempt { state: AttemptState::Accepted, upstream_id: Some(upstream_id), age, .. }) => {
             Span::current().record("attempt", ordinal).record("upstream_id", &upstream_id);
@@ -101,12 +106,36 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
             _ => Outcome::failed(ErrorKind::UnknownSubmit.as_str(), "the answer came after the claim was lost; see its attempts"),
         };
     }
+    let mut resume = resume;
+    let mut ordinal = ordinal;
     if resume.is_none() {
-        if row.is_cancel_requested {
-            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
+        // Before anything is paid: what was given up in an earlier round may have its picture by now.
+        let earlier = given_up.filter(|_| row.retry.round.is_some_and(|round| last_round < round));
+        let taker = Taker { client, engine, job, row: &row, situation: &situation };
+        match taker.take_up(earlier).await {
+            TakenUp::Nothing => {}
+            TakenUp::Outcome(outcome) => return outcome,
+            TakenUp::Working { accepted, ordinal: reopened } => {
+                Span::current().record("attempt", reopened).record("upstream_id", &accepted.upstream_id);
+                resume = Some(accepted);
+                ordinal = Some(reopened);
+            }
+            TakenUp::Picture { url, ordinal } => {
+                let end = AttemptEnd {
+                    ordinal: Some(ordinal),
+                    state: AttemptState::Succeeded,
+                    http_status: None,
+                    error: None,
+                    polls: 1,
+                };
+                return Box::pin(complete(context, client, job, &row, url, Instant::now(), end)).await;
+            }
         }
-        if history.answer_in > Duration::ZERO {
-            return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
+    }
+    if resume.is_none() {
+        let answer_in = if row.retry.mode == Some(RetryMode::Now) { history.answer_in_of_round } else { history.answer_in };
+        if answer_in > Duration::ZERO {
+            return Outcome::new(Verdict::RetryAfter(answer_in)).because("an earlier submit may still be answered");
         }
     }
     // A cell that is polled on sends none, and must not fail for one either: it is paid for.
@@ -146,7 +175,9 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation, journal.held.get()),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
         Ok(MadeImage::HeldBack) if journal.is_stopped() && engine.may_submit(job) => situation.held("it was while this began"),
-        Ok(MadeImage::HeldBack) => situation.not_sent("the worker leaves, or its lease ran short"),
+        Ok(MadeImage::HeldBack) => {
+            situation.not_sent("the worker leaves, its lease ran short, its row is too old, or it was cancelled")
+        }
         Ok(MadeImage::NotAccepted(answer)) => situation.after_submit(answer),
         Ok(MadeImage::GivenUp) => situation.unknown("the worker left before the answer came".to_owned(), None),
         Ok(MadeImage::LeaseLost) => Outcome::new(Verdict::LeaseLost),
@@ -231,7 +262,8 @@ async fn complete(
                 }
                 Err(error) => {
                     let delay = delays.next().unwrap_or(longest);
-                    if since.elapsed() + delay >= context.settings.generate_image.deadline {
+                    let is_over = since.elapsed() + delay >= context.settings.generate_image.deadline;
+                    if is_over || job.tokens.cancel.is_cancelled() {
                         tracing::error!(task = %row.task_id, cell = row.cell, %error, "the picture was not kept");
                         result.note = Some(error.to_string());
                         break;
@@ -240,6 +272,8 @@ async fn complete(
                     tokio::select! {
                         () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
                         () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
+                        // Its picture came first: it is kept, and not waited for.
+                        () = job.tokens.cancel.cancelled() => {}
                         () = tokio::time::sleep(delay) => {}
                     }
                 }

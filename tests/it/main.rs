@@ -32,6 +32,7 @@ mod retention;
 mod run_command;
 mod schema;
 mod sharing;
+mod steering;
 mod support;
 mod test_database;
 mod upgrade;

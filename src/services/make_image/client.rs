@@ -120,7 +120,7 @@ impl UpstreamClient {
     }
 
     /// Waits for one of the connections of polls.
-    pub(super) async fn poll_permit(&self) -> Option<SemaphorePermit<'_>> {
+    pub(in crate::services) async fn poll_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.permits.polls.acquire().await.ok()
     }
 

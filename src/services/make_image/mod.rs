@@ -16,6 +16,7 @@ use async_trait::async_trait;
 pub use client::{ClientError, UpstreamClient};
 pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
 pub use poll::{Asked, ask};
+pub(in crate::services) use poll::{PollAnswer, poll};
 pub use submit::SubmitAnswer;
 pub use token::{Token, TokenError, TokenSource};
 use tokio::time::Instant;

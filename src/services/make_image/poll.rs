@@ -10,7 +10,7 @@ use super::{
 
 /// What one poll says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PollAnswer {
+pub(in crate::services) enum PollAnswer {
     /// PENDING, MODERATION, or a word that we do not know: go on.
     Working {
         /// The word.
@@ -87,7 +87,7 @@ pub async fn ask(client: &UpstreamClient, lane: &str, token: &Token, upstream_id
 }
 
 /// Asks once. Whatever happens is an answer: the attempt is open, so even a request that cannot be made only waits.
-pub(super) async fn poll(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> PollAnswer {
+pub(in crate::services) async fn poll(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> PollAnswer {
     match send(client, lane, token, upstream_id).await {
         Ok(answer) => answer,
         Err(error) => PollAnswer::Trouble { status: None, error: error.to_string() },

@@ -192,7 +192,10 @@ async fn take(steps: &Steps, pool: &PgPool, step: Step) -> Answer {
         Step::Begin { job } => {
             let hook = subtask_service::hook();
             let begun = ledger::begin(steps.connections(), &*hook, &[(job.clone(), submit(&job))]).await;
-            Answer::Begun(begun.map(|ordinals| ordinals[0]))
+            Answer::Begun(begun.map(|begun| match begun[0] {
+                ledger::Begun::Written { ordinal, .. } => Some(ordinal),
+                ledger::Begun::Held(_) | ledger::Begun::Unwanted => None,
+            }))
         }
         Step::Accept { job, acceptance } => {
             let accepted = ledger::accepted(steps.connections(), &[(job, acceptance)]).await;
@@ -214,7 +217,15 @@ async fn take(steps: &Steps, pool: &PgPool, step: Step) -> Answer {
 fn submit(job: &Job) -> Submit {
     let cell = job.cell().expect("a cell's job");
     // An answer comes at once or never: an earlier submit keeps no later one waiting.
-    Submit { cell, round: 1, lane: "prod".into(), request_sha256: "0".into(), answer_within: Duration::ZERO }
+    Submit {
+        cell,
+        round: 1,
+        lane: "prod".into(),
+        request_sha256: "0".into(),
+        answer_within: Duration::ZERO,
+        token_hash: String::new(),
+        is_probe: false,
+    }
 }
 
 /// What a handler reads before anything else: the cell's state, whether its end was asked for, and its attempts.
