@@ -36,8 +36,10 @@ async fn what_waits_ends_at_once_and_is_never_submitted() {
     let worker = world.worker(&[]);
     // One that waits ten minutes for its next try, and three that nobody has begun.
     world.until("select count(*) = 1 from imagemill.attempts where state = 'turned_away'").await;
-    world.until("select count(*) = 1 from apalis.jobs where status = 'Pending' and run_at > now() + interval '1 minute'").await;
+    world.until("select count(*) = 1 from apalis.jobs where status = 'Pending' and lock_by is null").await;
     drop(worker);
+    let later = "update apalis.jobs set run_at = now() + interval '10 minutes' where status = 'Pending' and lock_by is null";
+    assert_eq!(sqlx::query(later).execute(world.pool()).await.expect("wait").rows_affected(), 1);
     let other = world.create(3).await;
     for task in [task, other] {
         let done = cancel(&world, task.id).await;
