@@ -117,7 +117,7 @@ where
     })
 }
 
-/// Looks, now and then, for tasks that no job will end.
+/// Looks, now and then, for tasks that no job will end, and sums up what those cost that have ended.
 async fn sweep(engine: Engine, context: Context) {
     let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
     loop {
@@ -127,6 +127,9 @@ async fn sweep(engine: Engine, context: Context) {
         }
         if let Err(error) = task_service::sweep(&context).await {
             tracing::warn!(%error, "the sweep failed; it comes again");
+        }
+        if let Err(error) = task_service::sum_up_spend(&context).await {
+            tracing::warn!(%error, "what ended tasks cost was not summed up; it comes again");
         }
     }
 }

@@ -94,7 +94,7 @@ impl Engine {
         let connections = Connections::new(pool, options.is_pooled);
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
-        incarnation::register(&connections, &mut connection, &name).await?;
+        incarnation::register(&connections, &mut connection, &name, options.lease).await?;
         drop(connection);
         let wake = Arc::new(Wake::default());
         let mut writers = HashMap::new();

@@ -7,6 +7,8 @@ mod cell_settle;
 pub mod context;
 mod create_task;
 pub mod error;
+pub mod export;
+pub mod favourites;
 mod init_users;
 #[cfg(feature = "worker")]
 mod load_cells;
@@ -15,10 +17,15 @@ pub mod make_image;
 pub mod password;
 pub mod processing;
 mod purge;
+pub mod ratings;
+pub mod remarks;
+pub mod reuse;
 #[cfg(feature = "worker")]
 mod run_cell;
 pub mod subtask_service;
+pub mod task_deletion;
 pub mod task_progress;
 pub mod task_service;
 mod task_settle;
+mod task_spend;
 pub mod user_service;
