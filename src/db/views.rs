@@ -64,7 +64,7 @@ async fn make(step: &mut PgConnection, part: &Part<'_>) -> Result<(), MigrateErr
         made?;
         return Ok(inner.commit().await?);
     };
-    // invalid_table_definition
+    // `invalid_table_definition`
     if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() != Some("42P16") {
         made?;
         return Ok(());
@@ -94,7 +94,7 @@ pub(super) async fn drop_those_on_apalis(connection: &mut PgConnection) -> Resul
     Ok(())
 }
 
-/// dependent_objects_still_exist is somebody's to solve; anything else is told as it is.
+/// `dependent_objects_still_exist` is somebody's to solve; anything else is told as it is.
 fn in_the_way(view: &str, source: sqlx::Error) -> MigrateError {
     let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
     if code.as_deref() == Some("2BP01") {
