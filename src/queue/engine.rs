@@ -263,6 +263,7 @@ impl Engine {
         if let Err(error) = &ended {
             tracing::warn!(%error, worker = %name, "its row stays for its rescuer");
         }
+        self.shared.connections.close().await;
         tracing::info!(worker = %name, how, "stopped");
         settled && ended.is_ok() && !self.shared.failed.load(Ordering::Acquire)
     }

@@ -19,6 +19,7 @@ pub(crate) mod group;
 mod health;
 mod incarnation;
 mod job;
+mod kept;
 pub mod ledger;
 mod listen;
 mod outcome;
