@@ -133,8 +133,9 @@ language plpgsql stable strict security definer set search_path = pg_catalog cos
 as $$
 begin
     return (select count(*) from imagemill.subtasks s join imagemill.attempts a on a.subtask_id = s.id
-            where s.task_id = task and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
-              and (a.state = 'unknown') = is_unknown);
+            -- A cell that was never begun has no attempt: of a task that waits, most.
+            where s.task_id = task and s.started_at is not null
+              and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected') and (a.state = 'unknown') = is_unknown);
 end
 $$;
 comment on function imagemill.count_submits is 'Submits of a task that were billed, or of which nobody knows, counted from its attempts.';

@@ -59,9 +59,9 @@ async fn ratings_are_all_taken_or_every_fault_is_told_and_none_is() {
     assert_eq!(done.expect("rate"), 2);
     assert_eq!(rated(&world).await, [Some(2), None, None, Some(5)]);
 
-    let faulty =
+    let wrong =
         [rating(0, Some(1)), rating(1, Some(3)), rating(2, Some(6)), rating(0, None), rating(9, Some(4)), rating(-1, None)];
-    let error = ratings::rate_task(context, &world.actor, task, &faulty).await.expect_err("faults");
+    let error = ratings::rate_task(context, &world.actor, task, &wrong).await.expect_err("faults");
     let ServiceError::Input(faults) = error else { panic!("{error}") };
     let paths: Vec<&str> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["ratings[1].cell", "ratings[2].rating", "ratings[3].cell", "ratings[4].cell", "ratings[5].cell"]);

@@ -25,7 +25,7 @@ async fn session(world: &World, role: &str) -> PgConnection {
 /// What PostgreSQL says to a statement: its code, or nothing.
 async fn refusal(connection: &mut PgConnection, statement: &str) -> Option<String> {
     let error = connection.execute(AssertSqlSafe(statement.to_owned())).await.err()?;
-    Some(error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned())
+    Some(error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned())
 }
 
 const REFUSED: Option<&str> = Some("42501");
