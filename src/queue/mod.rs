@@ -31,6 +31,8 @@ mod restore;
 mod settle;
 mod shared;
 mod slots;
+#[cfg(feature = "faults")]
+pub mod steps;
 mod tokens;
 mod wake;
 mod writers;

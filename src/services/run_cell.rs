@@ -105,20 +105,12 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         }
     }
     // A cell that is polled on sends none, and must not fail for one either: it is paid for.
-    let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row, &prompts) };
-    let body = match body {
+    let body = if resume.is_some() { Ok((Vec::new(), String::new())) } else { body_of(&row, &prompts) };
+    let (body, sha256) = match body {
         Ok(body) => body,
         Err(error) => return Outcome::internal(error),
     };
-    let journal = CellJournal {
-        engine,
-        job,
-        cell,
-        row: &row,
-        sha256: models::request_sha256(&body),
-        answer_within,
-        ordinal: std::sync::OnceLock::new(),
-    };
+    let journal = CellJournal { engine, job, cell, row: &row, sha256, answer_within, ordinal: std::sync::OnceLock::new() };
     let params = MakeImageParams {
         client,
         lane: &row.lane,
@@ -155,7 +147,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     }
 }
 
-fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<serde_json::Value, String> {
+/// The body, and its hash.
+fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<(Vec<u8>, String), String> {
     let prompts = prompts.as_ref().map_err(Clone::clone)?;
     let cell = RequestCell {
         variable_indices: &row.variable_indices,
@@ -168,7 +161,9 @@ fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<serde_
         lumina_cfg: row.lumina_cfg,
         lumina_step: row.lumina_step,
     };
-    models::request_body(prompts, &cell).map_err(|error| error.to_string())
+    let body = models::request_body(prompts, &cell).map_err(|error| error.to_string())?;
+    let bytes = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
+    Ok((bytes, models::request_sha256(&body)))
 }
 
 /// No row, no POST: by a token, because the worker leaves, because its lease runs short, or because the cell wants none.

@@ -21,6 +21,7 @@ mod licences;
 mod live_schema;
 mod main_job;
 mod make_image;
+mod model;
 mod payloads;
 mod pgbouncer;
 mod private_server;

@@ -15,7 +15,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use client::{ClientError, UpstreamClient};
 pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
-use serde_json::Value;
 pub use submit::SubmitAnswer;
 pub use token::{TokenError, TokenSource};
 use tokio::time::Instant;
@@ -68,8 +67,8 @@ pub struct MakeImageParams<'a> {
     pub client: &'a UpstreamClient,
     /// The lane.
     pub lane: &'a str,
-    /// The body of the submit; gone when it was answered.
-    pub body: Value,
+    /// The body of the submit, as JSON; gone when it was answered. Its bytes and no tree: thousands wait for a connection.
+    pub body: Vec<u8>,
     /// An earlier submit's id: polled, and nothing is submitted.
     pub resume: Option<Accepted>,
     /// Given up after so long since it was accepted.
@@ -154,7 +153,7 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
     // No token drops a POST that is out: only the end of the grace does.
     let answer = tokio::select! {
         biased;
-        answer = fault::during(fault::POST_ON_THE_WIRE, submit::submit(params.client, params.lane, &params.body, Some(&request_id))) => answer,
+        answer = fault::during(fault::POST_ON_THE_WIRE, submit::submit(params.client, params.lane, params.body.clone(), Some(&request_id))) => answer,
         () = params.journal.give_up() => return Err(MadeImage::GivenUp),
     };
     drop(permit);

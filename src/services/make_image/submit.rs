@@ -58,16 +58,17 @@ pub enum SubmitAnswer {
 }
 
 /// Sends one POST. Whatever happens is an answer: its row stands, so even a request that cannot be made says so.
-pub(super) async fn submit(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> SubmitAnswer {
+pub(super) async fn submit(client: &UpstreamClient, lane: &str, body: Vec<u8>, request_id: Option<&str>) -> SubmitAnswer {
     match send(client, lane, body, request_id).await {
         Ok(answer) => answer,
         Err(error) => SubmitAnswer::NotSent { error: error.to_string() },
     }
 }
 
-async fn send(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> Result<SubmitAnswer, ClientError> {
+async fn send(client: &UpstreamClient, lane: &str, body: Vec<u8>, request_id: Option<&str>) -> Result<SubmitAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
-    let mut request = client.request(Method::POST, join(base, &settings.submit_path), settings.submit_timeout)?.json(body);
+    let request = client.request(Method::POST, join(base, &settings.submit_path), settings.submit_timeout)?;
+    let mut request = request.header(header::CONTENT_TYPE, "application/json").body(body);
     if let Some(request_id) = request_id.filter(|_| !settings.request_id_header.is_empty()) {
         request = request.header(&settings.request_id_header, request_id);
     }
