@@ -22,11 +22,14 @@ use imagemill::{
         report::Failure,
         run::RunOptions,
         session::{Session, Who},
+        task_export::Form,
+        task_remark::Remark,
         task_wait::Waited,
     },
     config::{self, LoadOptions, Loaded, LogSettings},
     services::{
         make_image::{ClientError, UpstreamClient},
+        ratings::CellRating,
         task_service::{Purge, Retry},
     },
 };
@@ -168,9 +171,36 @@ async fn task(
         commands::task_create::plan(&loaded.settings.limits, definition, json, out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let ratings = match &command {
+        TaskCommand::Rate { id, cell, rating, from } => match (cell, rating, from) {
+            (_, _, Some(file)) => commands::task_rate::read(file, *id)?,
+            (Some(cell), Some(rating), None) => vec![CellRating { cell: *cell, rating: rating.0 }],
+            _ => return Err(Failure::usage("name a cell and its rating, or a file: --cell N --rating R, or --from FILE")),
+        },
+        _ => Vec::new(),
+    };
     let session = Session::open(loaded.settings, who).await?;
     let (context, actor) = (session.context(), &session.actor);
     let done = match (command, &definition) {
+        (TaskCommand::Export { id, csv, pictures }, _) => {
+            let form = if csv { Form::Csv } else { Form::Json };
+            commands::task_export::export(context, actor, id, form, pictures.as_deref(), out).await.map(|()| 0)
+        }
+        (TaskCommand::Rate { id, .. }, _) => commands::task_rate::rate(context, actor, id, &ratings, json, out).await.map(|()| 0),
+        (TaskCommand::Remark { id, text, cell, remove }, _) => {
+            let what = match (cell.zip(text), remove) {
+                (Some((cell, text)), _) => Remark::Add(cell, text),
+                (None, Some(remark)) => Remark::Remove(remark),
+                (None, None) => Remark::List,
+            };
+            commands::task_remark::remark(context, actor, id, what, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Favourite { id, remove }, _) => {
+            commands::task_favourite::favourite(context, actor, id, remove, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Delete { id }, _) => commands::task_delete::delete(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Restore { id }, _) => commands::task_delete::restore(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Reuse { id }, _) => commands::task_reuse::reuse(context, actor, id, out).await.map(|()| 0),
         (TaskCommand::Create { .. }, Some(definition)) => {
             commands::task_create::create(context, actor, definition, json, out).await.map(|()| 0)
         }

@@ -124,7 +124,8 @@ where
     })
 }
 
-/// Looks, now and then, for tasks that no job will end, and for upstream ids that came too late.
+/// Looks, now and then, for tasks that no job will end and for upstream ids that came too late, and sums up what those cost that
+/// have ended.
 async fn sweep(engine: Engine, context: Context) {
     let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
     loop {
@@ -139,6 +140,9 @@ async fn sweep(engine: Engine, context: Context) {
             Ok(0) => {}
             Ok(cells) => tracing::info!(cells, "upstream ids came late: polled, and nothing is paid"),
             Err(error) => tracing::warn!(%error, "late upstream ids were not looked for; the sweep comes again"),
+        }
+        if let Err(error) = task_service::sum_up_spend(&context).await {
+            tracing::warn!(%error, "what ended tasks cost was not summed up; it comes again");
         }
     }
 }

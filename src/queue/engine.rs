@@ -101,7 +101,7 @@ impl Engine {
         let connections = Connections::new(pool, options.is_pooled);
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
-        incarnation::register(&connections, &mut connection, &name, &options.token_hash).await?;
+        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash)).await?;
         drop(connection);
         let wake = Arc::new(Wake::default());
         let mut writers = HashMap::new();

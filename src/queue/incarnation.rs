@@ -1,6 +1,6 @@
 //! One OS process registers one row in `apalis.workers`, under a name that is never used again: its incarnation.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -26,7 +26,7 @@ pub(super) async fn register(
     connections: &Connections,
     connection: &mut PgConnection,
     name: &str,
-    token_hash: &str,
+    (lease, token_hash): (Duration, &str),
 ) -> Result<(), sqlx::Error> {
     let mut transaction = connections.begin(connection).await?;
     sqlx::query(
@@ -38,12 +38,14 @@ pub(super) async fn register(
     .execute(&mut *transaction)
     .await?;
     sqlx::query(
-        "insert into imagemill.incarnations (name, host, pid, version, token_hash) values ($1, $2, $3, $4, nullif($5, ''))",
+        "insert into imagemill.incarnations (name, host, pid, version, lease, token_hash)
+         values ($1, $2, $3, $4, make_interval(secs => $5), nullif($6, ''))",
     )
     .bind(name)
     .bind(host())
     .bind(i32::try_from(std::process::id()).unwrap_or_default())
     .bind(env!("CARGO_PKG_VERSION"))
+    .bind(lease.as_secs_f64())
     .bind(token_hash)
     .execute(&mut *transaction)
     .await?;

@@ -86,7 +86,7 @@ impl Shared {
             tokens.lease_lost.cancel();
         }
         incarnation::end(&self.connections, connection, name, "lost_lease").await?;
-        incarnation::register(&self.connections, connection, &new, &self.gate.token_hash()).await?;
+        incarnation::register(&self.connections, connection, &new, (self.options.lease, &self.gate.token_hash())).await?;
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
         self.last_beat.succeeded(sent);
         self.wake.look();

@@ -55,7 +55,7 @@ impl Steps {
         let name = incarnation::new_name();
         let connections = Connections::new(pool, options.is_pooled);
         let mut connection = connections.pool().acquire().await?;
-        incarnation::register(&connections, &mut connection, &name, &options.token_hash).await?;
+        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash)).await?;
         drop(connection);
         let wake = Arc::default();
         let of = |queue: Queue| {

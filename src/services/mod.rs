@@ -9,6 +9,8 @@ mod conflict;
 pub mod context;
 mod create_task;
 pub mod error;
+pub mod export;
+pub mod favourites;
 mod init_users;
 pub mod lane_service;
 #[cfg(feature = "worker")]
@@ -22,14 +24,19 @@ pub mod pause_watch;
 pub mod pauses;
 pub mod processing;
 mod purge;
+pub mod ratings;
+pub mod remarks;
 mod retry_task;
+pub mod reuse;
 #[cfg(feature = "worker")]
 mod run_cell;
 mod steer_task;
 pub mod subtask_service;
 #[cfg(feature = "worker")]
 mod take_up;
+pub mod task_deletion;
 pub mod task_progress;
 pub mod task_service;
 mod task_settle;
+mod task_spend;
 pub mod user_service;
