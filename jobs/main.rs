@@ -21,6 +21,7 @@ use imagemill::{
         report::Failure,
         run::RunOptions,
         session::{Session, Who},
+        task_grid::Places,
         task_wait::Waited,
     },
     config::{self, LoadOptions, Loaded, LogSettings},
@@ -174,6 +175,10 @@ async fn task(
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
         (TaskCommand::List { all, limit }, _) => {
             commands::task_list::list(context, actor, all, limit, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Grid { id, output, png, pictures }, _) => {
+            let places = Places { output, png, pictures };
+            commands::task_grid::grid(context, actor, id, &places, json, out).await.map(|()| 0)
         }
         (TaskCommand::Purge { older_than, all, dry_run }, _) => {
             let purge = Purge { older_than, everybody: all, dry_run };

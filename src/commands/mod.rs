@@ -23,6 +23,7 @@ mod summary;
 mod table;
 pub mod task_create;
 pub mod task_file;
+pub mod task_grid;
 pub mod task_list;
 pub mod task_purge;
 pub mod task_show;

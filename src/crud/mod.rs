@@ -1,6 +1,7 @@
 //! One file a table; the only place with the domain's SQL. Nothing here begins or commits a transaction.
 
 pub mod audit;
+pub mod grid;
 pub mod purge;
 pub mod spend_sums;
 pub mod subtasks;

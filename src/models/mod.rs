@@ -24,7 +24,7 @@ mod task_input;
 #[cfg(test)]
 mod tests;
 
-pub use axis::Axis;
+pub use axis::{Axis, prompt_label, value_label};
 pub use canonical::{input_sha256, request_sha256};
 pub use fault::{Fault, Faults};
 pub use grid::{Cell, Plan, plan};

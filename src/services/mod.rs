@@ -7,6 +7,7 @@ mod cell_settle;
 pub mod context;
 mod create_task;
 pub mod error;
+pub mod grid_service;
 mod init_users;
 #[cfg(feature = "worker")]
 mod load_cells;
