@@ -55,6 +55,8 @@ pub(crate) enum Command {
     /// Create tasks and look at them.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Workers, lanes and open tasks, refreshed each second; `q` quits.
+    Top,
     /// Create users and list them.
     #[command(subcommand)]
     User(UserCommand),

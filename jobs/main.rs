@@ -116,6 +116,12 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             }
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
+        Command::Top => {
+            let session = Session::open(loaded.settings, &who).await?;
+            let done = commands::top::top(session.context(), &session.actor, json, out).await;
+            session.close().await;
+            done?;
+        }
         Command::User(command) => {
             let password = match &command {
                 UserCommand::Create { .. } => {

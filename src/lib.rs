@@ -30,6 +30,7 @@
 //! | check an input: every fault at once | [`validate_prompts`], [`validate_setting`], [`models::TaskDefinition::from_json`] |
 //! | see what would become of it | [`plan_task`] |
 //! | create a task in a transaction of its own, or in the caller's | [`create_task`], [`create_task_in`] |
+//! | look at its grid: one slice in pages, and what has changed of it | [`task_matrix`] |
 //! | wait for its end | [`await_task`] |
 //! | put a task's state right by hand, along an edge of its diagram | [`update_task_status`] |
 //! | delete tasks that ended long ago, and keep the sums of what was paid for | [`purge_tasks`] |
@@ -58,6 +59,7 @@ pub mod simulator;
 
 pub use app::{initialize_app, shutdown_app};
 pub use models::{validate_prompts, validate_setting};
+pub use services::grid_service::task_matrix;
 #[cfg(feature = "worker")]
 pub use services::make_image::{MakeImageParams, make_image};
 #[cfg(feature = "worker")]

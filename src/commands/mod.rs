@@ -29,6 +29,8 @@ pub mod task_purge;
 pub mod task_show;
 pub mod task_wait;
 pub mod task_watch;
+mod terminal;
+pub mod top;
 mod upstream;
 pub mod user;
 pub mod workers;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod grid;
+pub mod overview;
 pub mod purge;
 pub mod spend_sums;
 pub mod subtasks;

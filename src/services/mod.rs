@@ -13,6 +13,7 @@ mod init_users;
 mod load_cells;
 #[cfg(feature = "worker")]
 pub mod make_image;
+pub mod overview_service;
 pub mod password;
 pub mod processing;
 mod purge;

@@ -11,6 +11,7 @@ mod create_task;
 mod demo;
 mod deploy;
 mod faults;
+mod grid;
 mod guards;
 mod health;
 mod kill;

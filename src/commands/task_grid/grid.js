@@ -3,6 +3,9 @@ const GAP = 6;
 const FLOW_MARGIN = 20;
 // No browser draws an element of any height: above this, cells are made smaller.
 const TALLEST = 15_000_000;
+// Pixels of a single picture's side at most.
+const LARGEST = 1_024;
+const CAPTION = 25;
 
 const box = byId("grid");
 const canvas = byId("canvas");
@@ -45,9 +48,11 @@ function makePlan() {
   const pitch = Math.max(24, Math.min(view.size + GAP, Math.floor(TALLEST / height)));
   return {
     isFlow, down, width, height, pitch, head, top: isFlow ? GAP : 44,
-    left: isFlow ? FLOW_MARGIN : head + GAP, length: isFlow ? count : count * wide,
+    left: isFlow ? (axes.length ? FLOW_MARGIN : Math.max(FLOW_MARGIN, Math.floor((box.clientWidth - view.size) / 2))) : head + GAP, length: isFlow ? count : count * wide,
     cell: (position) => (isFlow ? offset(position) : offset(Math.floor(position / wide)) + (position % wide) * (view.x === -1 ? 0 : axes[view.x].stride)),
-    tall: pitch + (isFlow ? 25 : 0),
+    tall: pitch + (isFlow && axes.length ? CAPTION : 0),
+    // What a caption names: the axes that are not held.
+    named: [...down, ...across].sort((one, other) => one - other),
   };
 }
 
@@ -61,7 +66,7 @@ function rebuild() {
   canvas.style.height = `${plan.top + plan.height * plan.tall + GAP}px`;
   canvas.style.width = plan.isFlow ? "100%" : `${plan.left + plan.width * plan.pitch}px`;
   box.classList.toggle("small", plan.pitch < 118);
-  box.classList.toggle("flow", plan.isFlow);
+  box.classList.toggle("flow", plan.isFlow && axes.length > 0);
   box.setAttribute("aria-rowcount", plan.height + (plan.isFlow ? 0 : 1));
   box.setAttribute("aria-colcount", plan.width + (plan.isFlow ? 0 : 1));
   if (!plan.isFlow) {
@@ -174,10 +179,10 @@ function makeCell(position, column, row, isHasty) {
   made.style.height = `${plan.tall - GAP}px`;
   if (picture(cell) === null) made.append(why(cell)); else if (isHasty) owed.add(made); else showPicture(made, cell);
   if (plan.isFlow && axes.length) {
-    const text = labels(cell).join(" · ");
+    const text = plan.named.map((axis) => labelOn(cell, axis)).join(" · ");
     const caption = element("span", "caption", text);
     caption.title = text;
-    made.append(caption);
+    made.append(unsaid(caption));
   }
   drawRating(made, cell);
   row.append(made);
@@ -190,7 +195,13 @@ function why(cell) {
   box.append(element("b", "", word));
   if (text) box.append(element("em", "", text));
   box.title = text;
-  return box;
+  return unsaid(box);
+}
+
+// What a cell shows is said by a text that nobody sees: its picture and its badges would not make a sentence.
+function unsaid(part) {
+  part.setAttribute("aria-hidden", "true");
+  return part;
 }
 
 function showPicture(made, known) {
@@ -203,7 +214,7 @@ function showPicture(made, known) {
     made.classList.add("lost");
     const lost = element("div", "why");
     lost.append(element("b", "", "not reachable"), element("em", "", picture(cell)));
-    image.replaceWith(lost);
+    image.replaceWith(unsaid(lost));
   });
   image.src = picture(cell);
   made.prepend(image);
@@ -212,8 +223,9 @@ function showPicture(made, known) {
 function drawRating(made, cell) {
   const value = rating(cell);
   made.querySelector(".rated")?.remove();
-  if (value !== null) made.append(element("span", "rated", `★ ${value}`));
-  made.setAttribute("aria-label", spoken(cell));
+  if (value !== null) made.append(unsaid(element("span", "rated", `★ ${value}`)));
+  const said = made.querySelector(".unseen") ?? made.appendChild(element("span", "unseen"));
+  said.textContent = spoken(cell);
 }
 
 function spoken(cell) {

@@ -47,6 +47,8 @@ function choose(which, axis) {
   const other = which === "x" ? "y" : "x";
   // An axis stands in one place: the two change places.
   if (axis !== -1 && view[other] === axis) view[other] = view[which];
+  // What flows is the whole of an axis.
+  if (which === "y" && axis === -1 && view.y !== -1) view.rest[view.y] = -1;
   view[which] = axis;
   drawChoice();
   rebuild();
@@ -68,7 +70,7 @@ function drawChoice() {
 }
 
 function resize(pixels) {
-  view.size = Math.max(64, Math.min(400, pixels));
+  view.size = Math.max(64, Math.min(Number(byId("size").max), pixels));
   byId("size").value = view.size;
   rebuild();
   go(view.position);
@@ -137,9 +139,13 @@ if (theme === "light" || theme === "dark") drawTheme(theme);
 drawAbout();
 chooseAxes();
 drawChoice();
-view.size = total === 1 ? 360 : isNarrow.matches ? 96 : 140;
+for (const id of ["axis-x", "axis-y"]) byId(id).parentElement.hidden = axes.length === 0;
+byId("swap").hidden = axes.length === 0;
+// A single picture may be as large as there is room for.
+byId("panel").open = !isNarrow.matches;
+if (total === 1) byId("size").max = LARGEST;
+view.size = total === 1 ? Math.min(LARGEST, box.clientHeight - 24, box.clientWidth - 2 * FLOW_MARGIN) : isNarrow.matches ? 96 : 140;
 byId("size").value = view.size;
-document.body.classList.toggle("single", total === 1);
 isNarrow.addEventListener("change", panel);
 panel();
 rated(plan.cell(view.position));

@@ -16,7 +16,9 @@ function show() {
   byId("zoom").setAttribute("aria-pressed", "false");
   if (address === null) {
     const box = element("div", `cell ${state(cell)}`);
-    box.append(why(cell));
+    const text = why(cell);
+    text.removeAttribute("aria-hidden");
+    box.append(text);
     stage.replaceChildren(box);
   } else {
     const image = new Image();
