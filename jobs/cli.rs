@@ -65,6 +65,8 @@ pub(crate) enum Command {
     /// Attempts of which it is not known whether they were paid for.
     #[command(subcommand)]
     Attempt(AttemptCommand),
+    /// Workers, lanes and open tasks, refreshed each second; `q` quits.
+    Top,
     /// Create users and list them.
     #[command(subcommand)]
     User(UserCommand),
@@ -215,6 +217,20 @@ pub(crate) enum TaskCommand {
     Reuse {
         /// The task.
         id: Uuid,
+    },
+    /// Write a task's grid as one HTML page, and as a labelled contact sheet.
+    Grid {
+        /// The task.
+        id: Uuid,
+        /// The page; else grid-ID.html in the current directory.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// A contact sheet as PNG beside it; above 16,000 pixels in several files.
+        #[arg(long, value_name = "FILE")]
+        png: Option<PathBuf>,
+        /// Where the kept pictures are, else results.directory, else ./pictures.
+        #[arg(long, value_name = "DIR")]
+        pictures: Option<PathBuf>,
     },
     /// Delete tasks that ended long ago, with their cells and attempts; sums of what was paid for stay.
     Purge {

@@ -23,6 +23,7 @@ use imagemill::{
         run::RunOptions,
         session::{Session, Who},
         task_export::Form,
+        task_grid::Places,
         task_remark::Remark,
         task_wait::Waited,
     },
@@ -121,6 +122,12 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
         Command::Lane(command) => steering::lane(command, loaded, &who, json, out).await?,
         Command::Attempt(command) => steering::attempt(command, loaded, &who, json, out).await?,
+        Command::Top => {
+            let session = Session::open(loaded.settings, &who).await?;
+            let done = commands::top::top(session.context(), &session.actor, json, out).await;
+            session.close().await;
+            done?;
+        }
         Command::User(command) => {
             let password = match &command {
                 UserCommand::Create { .. } => {
@@ -207,6 +214,10 @@ async fn task(
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
         (TaskCommand::List { all, limit }, _) => {
             commands::task_list::list(context, actor, all, limit, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Grid { id, output, png, pictures }, _) => {
+            let places = Places { output, png, pictures };
+            commands::task_grid::grid(context, actor, id, &places, json, out).await.map(|()| 0)
         }
         (TaskCommand::Purge { older_than, all, dry_run }, _) => {
             let purge = Purge { older_than, everybody: all, dry_run };

@@ -30,6 +30,7 @@
 //! | check an input: every fault at once | [`validate_prompts`], [`validate_setting`], [`models::TaskDefinition::from_json`] |
 //! | see what would become of it | [`plan_task`] |
 //! | create a task in a transaction of its own, or in the caller's | [`create_task`], [`create_task_in`] |
+//! | look at its grid: one slice in pages, and what has changed of it | [`task_matrix`] |
 //! | wait for its end | [`await_task`] |
 //! | cancel a task or a cell; end a task by force | [`cancel_task`], [`cancel_subtask`], [`force_complete_task`] |
 //! | run ended cells again | [`retry_task`] |
@@ -65,6 +66,7 @@ pub use app::{initialize_app, shutdown_app};
 pub use models::{validate_prompts, validate_setting};
 pub use services::export::export_task;
 pub use services::favourites::set_favourite;
+pub use services::grid_service::task_matrix;
 #[cfg(feature = "worker")]
 pub use services::make_image::{MakeImageParams, make_image};
 #[cfg(feature = "worker")]

@@ -3,8 +3,10 @@
 pub mod audit;
 pub mod deletion;
 pub mod favourites;
+pub mod grid;
 pub mod lanes;
 pub mod manifest;
+pub mod overview;
 pub mod purge;
 pub mod ratings;
 pub mod remarks;

@@ -171,6 +171,19 @@ pub async fn get_all(connection: &mut PgConnection, limit: i64) -> Result<Vec<Ta
         .await
 }
 
+/// Everybody's open tasks, oldest first.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_open(connection: &mut PgConnection, limit: i64) -> Result<Vec<TaskRow>, sqlx::Error> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{SELECT} and t.status in ('pending', 'processing') order by t.created_at, t.id limit $1"
+    )))
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
 /// First attempts of tasks were written: they are processing. Nothing where they are already.
 ///
 /// # Errors

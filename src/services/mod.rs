@@ -11,12 +11,14 @@ mod create_task;
 pub mod error;
 pub mod export;
 pub mod favourites;
+pub mod grid_service;
 mod init_users;
 pub mod lane_service;
 #[cfg(feature = "worker")]
 mod load_cells;
 #[cfg(feature = "worker")]
 pub mod make_image;
+pub mod overview_service;
 pub mod password;
 #[cfg(feature = "worker")]
 pub mod pause_watch;
