@@ -21,9 +21,12 @@ use super::{
     clock,
     connections::Connections,
     error::QueueError,
+    group::Group,
     incarnation,
     job::Job,
-    ledger, listen, reconcile,
+    ledger, listen,
+    pauses::{Gate, ObservationWriter},
+    reconcile,
     settle::Settle,
     shared::Shared,
     slots::Slots,
@@ -47,6 +50,8 @@ pub struct EngineOptions {
     pub listen: bool,
     /// A pooler in transaction mode stands between.
     pub is_pooled: bool,
+    /// 8 hex digits of the SHA-256 of the upstream's token, by which a pause names its holders; empty: this process has none.
+    pub token_hash: String,
     /// End when no job of ours (of this group, if one is named) is pending or running.
     pub until_empty: Option<UntilEmpty>,
 }
@@ -81,6 +86,7 @@ pub struct Engine {
     pub(super) served: Arc<HashMap<&'static str, Served>>,
     receivers: Arc<Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Job>>>>,
     writers: Arc<WritersByQueue>,
+    pub(super) observations: Arc<Group<ObservationWriter>>,
     beat: Arc<Mutex<Option<JoinHandle<()>>>>,
     claimer: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
 }
@@ -95,7 +101,7 @@ impl Engine {
         let connections = Connections::new(pool, options.is_pooled);
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
-        incarnation::register(&connections, &mut connection, &name).await?;
+        incarnation::register(&connections, &mut connection, &name, &options.token_hash).await?;
         drop(connection);
         let wake = Arc::new(Wake::default());
         let mut writers = HashMap::new();
@@ -112,7 +118,9 @@ impl Engine {
             let slots = Slots::new(queue.slots, Arc::clone(&wake));
             served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, group: queue.group, slots });
         }
+        let observations = Group::start(ObservationWriter { connections: connections.clone() });
         let shared = Arc::new(Shared {
+            gate: Gate::new(&options.token_hash),
             options,
             wake,
             stop: CancellationToken::new(),
@@ -135,6 +143,7 @@ impl Engine {
             served: Arc::new(served),
             receivers: Arc::new(Mutex::new(receivers)),
             writers: Arc::new(writers),
+            observations: Arc::new(observations),
             beat: Arc::new(Mutex::new(Some(beat))),
             claimer: Arc::default(),
         };

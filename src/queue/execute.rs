@@ -15,7 +15,7 @@ use super::{
     engine::Engine,
     error::QueueError,
     job::Job,
-    ledger::{self, Acceptance, Evidence, Submit},
+    ledger::{self, Acceptance, Begun, Evidence, Submit},
     outcome::{Outcome, Verdict},
     restore,
     settle::Settled,
@@ -102,18 +102,18 @@ impl Engine {
         }
     }
 
-    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
-    /// the claim is lost.
+    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more.
     ///
     /// # Errors
     /// See [`QueueError`]. Whether the row stands is then not known: the settle of the job closes it as `not_sent`.
-    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
-        let begun = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
-        let Some((ordinal, asked_at)) = begun else { return Ok(None) };
-        let mut memory = job.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.attempt = Some((submit, ordinal));
-        memory.asked_at = Some(asked_at);
-        Ok(Some(ordinal))
+    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Begun, QueueError> {
+        let (begun, asked_at) = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
+        if let Begun::Written { ordinal, .. } = begun {
+            let mut memory = job.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.attempt = Some((submit, ordinal));
+            memory.asked_at = Some(asked_at);
+        }
+        Ok(begun)
     }
 
     /// Opens a cell's abandoned attempt again, to be polled on. False: the claim is lost, or the cell does not want it any more.

@@ -36,6 +36,8 @@ pub struct Job {
     pub crashes: i32,
     /// Whether an attempt was open when it was put back.
     pub is_resumed: bool,
+    /// Whether it was claimed to try whether a paused lane works again.
+    pub is_probe: bool,
     /// The incarnation that claimed it.
     pub worker: Arc<str>,
     /// What ends its waiting early.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::make_image::{PollEnd, SubmitAnswer};
+use super::{
+    make_image::{PollEnd, SubmitAnswer},
+    pauses::HELD,
+};
 use crate::{
     config::{GenerateImageSettings, UncertainPolicy},
     models::status::ErrorKind,
@@ -38,12 +41,12 @@ impl Situation<'_> {
         match answer {
             SubmitAnswer::NotSent { error } => {
                 let end = self.end(AttemptState::NotSent, Some(error.clone()), None, 0);
-                self.come_back(None).because(error).ending(end)
+                self.come_back().because(error).ending(end)
             }
-            SubmitAnswer::TurnedAway { status, error, retry_after } => {
-                // A lane that says 401, 402, 403, 429 or 503 is to be paused; until it can be, its cells come back later.
+            SubmitAnswer::TurnedAway { status, error, .. } => {
+                // Its lane is paused by now, for as long as the upstream said; what waits longer is this cell alone.
                 let end = self.end(AttemptState::TurnedAway, Some(error.clone()), Some(status), 0);
-                self.come_back(retry_after).because(error).ending(end)
+                self.come_back().because(error).ending(end)
             }
             SubmitAnswer::Rejected { status, error } => {
                 let end = self.end(AttemptState::Rejected, Some(error.clone()), Some(status), 0);
@@ -74,7 +77,17 @@ impl Situation<'_> {
     /// The row stands, and no POST left.
     pub(super) fn not_sent(&self, error: &str) -> Outcome {
         let end = self.end(AttemptState::NotSent, Some(error.to_owned()), None, 0);
-        self.come_back(None).because(error).ending(end)
+        self.come_back().because(error).ending(end)
+    }
+
+    /// Its lane is paused: it waits in the table, where the claim leaves it, and not here.
+    pub(super) fn held(&self, why: &str) -> Outcome {
+        let why = format!("the lane is paused: {why}");
+        let held = Outcome::new(Verdict::TurnedAway(HELD)).because(&*why);
+        match self.ordinal {
+            Some(_) => held.ending(self.end(AttemptState::NotSent, Some(why), None, 0)),
+            None => held,
+        }
     }
 
     /// Whether the submit was taken is not known.
@@ -155,10 +168,9 @@ impl Situation<'_> {
         Outcome::new(verdict).because(error)
     }
 
-    /// Comes back: `Retry-After` where the upstream said so, else 1 s, 2 s, 4 s ... 60 s, with full jitter; without limit.
-    pub(super) fn come_back(&self, retry_after: Option<Duration>) -> Outcome {
-        let backoff = self.backoff();
-        Outcome::new(Verdict::TurnedAway(retry_after.map_or(backoff, |said| said.max(backoff))))
+    /// Comes back after 1 s, 2 s, 4 s ... 60 s, with jitter; without limit.
+    pub(super) fn come_back(&self) -> Outcome {
+        Outcome::new(Verdict::TurnedAway(self.backoff()))
     }
 
     fn backoff(&self) -> Duration {

@@ -16,6 +16,10 @@ mod load_cells;
 #[cfg(feature = "worker")]
 pub mod make_image;
 pub mod password;
+#[cfg(feature = "worker")]
+pub mod pause_watch;
+#[cfg(feature = "worker")]
+pub mod pauses;
 pub mod processing;
 mod purge;
 mod retry_task;

@@ -66,14 +66,15 @@ impl Taker<'_> {
             // No answer to the question: nothing is paid before there is one.
             PollAnswer::Trouble { error, .. } => {
                 let why = format!("the earlier attempt could not be asked for: {error}");
-                TakenUp::Outcome(self.situation.come_back(None).because(why))
+                TakenUp::Outcome(self.situation.come_back().because(why))
             }
         }
     }
 
     async fn poll(&self, upstream_id: &str) -> PollAnswer {
         let _permit = self.client.poll_permit().await;
-        Box::pin(make_image::poll(self.client, &self.row.lane, upstream_id)).await
+        let token = self.client.token().current();
+        Box::pin(make_image::poll(self.client, &self.row.lane, &token, upstream_id)).await
     }
 
     async fn reopen(&self, earlier: GivenUp, picture: Option<String>) -> TakenUp {
@@ -87,7 +88,7 @@ impl Taker<'_> {
                     TakenUp::Working { accepted, ordinal }
                 }
             }
-            Ok(false) => TakenUp::Outcome(self.situation.come_back(None).because("the cell was cancelled or ended meanwhile")),
+            Ok(false) => TakenUp::Outcome(self.situation.come_back().because("the cell was cancelled or ended meanwhile")),
             Err(_) if self.engine.is_stopping() => TakenUp::Outcome(Outcome::new(Verdict::HandedOver)),
             Err(error) => TakenUp::Outcome(Outcome::internal(error.to_string())),
         }

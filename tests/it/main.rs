@@ -19,6 +19,8 @@ mod licences;
 mod live_schema;
 mod main_job;
 mod make_image;
+mod model;
+mod pauses;
 mod payloads;
 mod pgbouncer;
 mod private_server;

@@ -20,7 +20,7 @@ pub(super) use close::{Close, close, state_of};
 pub(super) use evidence::never_left;
 pub use evidence::{Acceptance, Evidence, accepted};
 pub(super) use open::insert_again;
-pub use open::{Submit, begin};
+pub use open::{Begun, Submit, begin};
 pub use read::{AttemptRow, GivenUp, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
 pub use reopen::reopen;
 pub use resolve::{EarlierSubmit, Resolution, UnknownAttempt, may_be_answered, resolve, unknown, with_late_ids};

@@ -142,11 +142,19 @@ async fn hold_one(world: &World) -> (Engine, imagemill::queue::Job, Uuid, i32) {
     let options = processing::engine_options(&world.context.settings, None);
     let engine = Engine::start(world.pool().clone(), options, queues).await.expect("start the engine");
     let job = engine.claim_key(GenerateImage::QUEUE, &cell.to_string()).await.expect("claim").expect("a job");
-    let submit =
-        ledger::Submit { cell, round: 1, lane: "prod".into(), request_sha256: "0".into(), answer_within: Duration::from_mins(5) };
+    let submit = ledger::Submit {
+        cell,
+        round: 1,
+        lane: "prod".into(),
+        request_sha256: "0".into(),
+        answer_within: Duration::from_mins(5),
+        token_hash: String::new(),
+        is_probe: false,
+    };
     let hook = subtask_service::hook();
     let begun = ledger::begin(&world.connections(), &*hook, &[(job.clone(), submit)]).await.expect("write the row");
-    (engine, job, cell, begun[0].expect("an attempt"))
+    let ledger::Begun::Written { ordinal, .. } = begun[0] else { panic!("no attempt: {begun:?}") };
+    (engine, job, cell, ordinal)
 }
 
 fn picture(ordinal: i32) -> Outcome {
