@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// Whether a submit may start for this job: not while leaving, not after the claim is lost or its end was asked for, not in
-    /// the last part of a lease that the beat could not renew, and not [`ledger::LEAVES_WITHIN`] after its row was asked for.
+    /// the last part of a lease that the beat could not renew, and not two seconds or more after its row was asked for.
     pub fn may_submit(&self, job: &Job) -> bool {
         let lease = self.shared.options.lease;
         // 3 s before the lease ends (design, section 7); a fifth of it where a lease is shorter than 15 s.
