@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use apalis::prelude::{Monitor, WorkerBuilder};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
-    queue::{Engine, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
+    queue::{Engine, EngineOptions, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
     services::{context::Context, error::ServiceError, pause_watch, pauses, processing, task_service},
 };
 use serde::de::DeserializeOwned;
@@ -47,7 +47,8 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     for queue in &mut queues {
         queue.group.clone_from(&group);
     }
-    let engine = Engine::start(context.pool.clone(), processing::options(&context, until_empty), queues).await?;
+    let engine_options = EngineOptions { keeps_connections: true, ..processing::options(&context, until_empty) };
+    let engine = Engine::start(context.pool.clone(), engine_options, queues).await?;
     let monitor = monitor(&engine, &context);
     let workers = monitor.context();
     let monitor = tokio::spawn(monitor.run());

@@ -23,15 +23,20 @@ const BEGIN_POOLED: &str = "begin; deallocate all; select set_config('statement_
 pub struct Connections {
     pool: PgPool,
     is_pooled: bool,
-    /// None of a small pool, and none behind a pooler.
+    /// None of a pool that is small or that others use, and none behind a pooler.
     kept: Option<Arc<Kept>>,
 }
 
 impl Connections {
     /// The connections of this pool; `is_pooled` where a pooler in transaction mode stands between.
     pub fn new(pool: PgPool, is_pooled: bool) -> Self {
-        let kept = if is_pooled { None } else { Kept::new(pool.clone()).map(Arc::new) };
-        Self { pool, is_pooled, kept }
+        Self { pool, is_pooled, kept: None }
+    }
+
+    /// The connections of a pool that an engine has to itself: those that it needs all the time are kept at hand.
+    pub(super) fn keeping(pool: PgPool) -> Self {
+        let kept = Kept::new(pool.clone()).map(Arc::new);
+        Self { pool, is_pooled: false, kept }
     }
 
     /// Lets go of the connections that are kept at hand: the pool's other users may want to close it.

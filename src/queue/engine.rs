@@ -50,6 +50,8 @@ pub struct EngineOptions {
     pub listen: bool,
     /// A pooler in transaction mode stands between.
     pub is_pooled: bool,
+    /// The pool is this engine's alone: some of its connections may be kept at hand.
+    pub keeps_connections: bool,
     /// 8 hex digits of the SHA-256 of the upstream's token, by which a pause names its holders; empty: this process has none.
     pub token_hash: String,
     /// End when no job of ours (of this group, if one is named) is pending or running.
@@ -98,7 +100,11 @@ impl Engine {
     /// When it cannot be registered.
     pub async fn start(pool: PgPool, options: EngineOptions, queues: Vec<Queue>) -> Result<Self, QueueError> {
         let name = incarnation::new_name();
-        let connections = Connections::new(pool, options.is_pooled);
+        let connections = if options.keeps_connections && !options.is_pooled {
+            Connections::keeping(pool)
+        } else {
+            Connections::new(pool, options.is_pooled)
+        };
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
         incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash)).await?;

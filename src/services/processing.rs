@@ -17,6 +17,7 @@ pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> E
         poll_interval: settings.queue.poll_interval,
         listen: settings.queue.listen && !settings.database.pooler,
         is_pooled: settings.database.pooler,
+        keeps_connections: false,
         token_hash: String::new(),
         until_empty,
     }
