@@ -1,7 +1,7 @@
 //! The reference: what the tables should say, as plain data, and what each committed step of the engine makes of it. It knows no SQL
 //! and no locks: it is moved on by one step whenever PostgreSQL has committed one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use imagemill::{
     models::payload::CompleteTask,
@@ -10,61 +10,9 @@ use imagemill::{
         ledger::{Acceptance, AttemptState, Evidence},
     },
 };
-use serde::Deserialize;
 use uuid::Uuid;
 
-/// A row of `apalis.jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct JobRow {
-    pub(super) key: String,
-    pub(super) queue: String,
-    pub(super) status: String,
-    pub(super) worker: Option<String>,
-    pub(super) claim: i32,
-}
-
-/// A cell.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct CellRow {
-    pub(super) status: String,
-    pub(super) attempt_count: i32,
-    pub(super) error_kind: Option<String>,
-    pub(super) is_cancel_requested: bool,
-}
-
-/// An attempt; its ordinal is its place.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct AttemptRow {
-    pub(super) state: String,
-    pub(super) claim: i32,
-    pub(super) worker: String,
-    pub(super) upstream_id: Option<String>,
-}
-
-impl AttemptRow {
-    pub(super) fn is_open(&self) -> bool {
-        ["submitting", "accepted"].contains(&self.state.as_str())
-    }
-}
-
-/// Completed, failed and cancelled cells, and the task's own state.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct TaskData {
-    pub(super) completed: i32,
-    pub(super) failed: i32,
-    pub(super) cancelled: i32,
-    pub(super) status: String,
-}
-
-/// All that is compared with the tables.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Tables {
-    pub(super) jobs: BTreeMap<String, JobRow>,
-    pub(super) cells: BTreeMap<Uuid, CellRow>,
-    pub(super) attempts: BTreeMap<Uuid, Vec<AttemptRow>>,
-    pub(super) task: TaskData,
-    pub(super) stale_writes: i64,
-}
+use super::rows::{AttemptRow, JobRow, Tables, TaskData};
 
 impl Tables {
     fn holds(&self, job: &Job) -> bool {
@@ -285,7 +233,9 @@ impl Tables {
     pub(super) fn orphaned(&mut self, worker: &str, knows: impl Fn(&str, i32) -> bool) {
         let running = self.jobs.iter().filter(|(id, row)| row.worker.as_deref() == Some(worker) && !knows(id, row.claim));
         let ids: Vec<String> = running.map(|(id, _)| id.clone()).collect();
-        ids.iter().for_each(|id| self.put_back(id));
+        for id in &ids {
+            self.put_back(id);
+        }
     }
 
     /// Somebody asks for the end of a cell.
