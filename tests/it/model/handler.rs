@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
     queue::{
-        AttemptEnd, Interrupt, Job, Outcome, Verdict,
+        AttemptEnd, Interrupt, Job, Outcome, QueueError, Verdict,
         ledger::{Acceptance, AttemptState, Past},
     },
 };
@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    reference::Tables,
+    rows::Tables,
     session::{Phase, Session, Step, is_of_cells},
 };
 
@@ -37,13 +37,9 @@ impl Upstream {
             let state = tables.attempts[&cell][*earlier as usize - 1].state.as_str();
             let is_over = ["failed", "timed_out"].contains(&state);
             let is_allowed = policy.resubmits && ["unknown", "abandoned"].contains(&state);
-            assert_eq!(
-                (is_over || is_allowed, state),
-                (true, state),
-                "cell {cell} is paid for again as {ordinal}, after {earlier}"
-            );
+            assert!(is_over || is_allowed, "cell {cell} is paid for again as {ordinal}, while {earlier} is {state}");
         }
-        assert_eq!(self.billed.insert((cell, ordinal)), true, "cell {cell}: attempt {ordinal} is sent twice");
+        assert!(self.billed.insert((cell, ordinal)), "cell {cell}: attempt {ordinal} is sent twice");
     }
 }
 
@@ -65,17 +61,17 @@ fn unknown(ordinal: i32, policy: Policy) -> Outcome {
 }
 
 /// The row was perhaps written, and its POST never left.
-pub(super) fn not_written() -> Outcome {
+fn not_written() -> Outcome {
     again().ending(end(None, AttemptState::NotSent))
 }
 
 /// No row was written.
-pub(super) fn not_begun() -> Outcome {
+fn not_begun() -> Outcome {
     again()
 }
 
 /// The POST of its last attempt never left: it begins anew.
-pub(super) fn never_left() -> Outcome {
+fn never_left() -> Outcome {
     again()
 }
 
@@ -205,6 +201,47 @@ fn polled(job: &Job, ordinal: i32, fate: u8, tables: &Tables) -> Outcome {
         _ => {
             let picture = json!({ "url": "http://x/1.png", "file": null, "sha256": null, "note": null });
             Outcome::done().ending(ends(AttemptState::Succeeded)).leaving(picture)
+        }
+    }
+}
+
+impl Session {
+    /// What the handler does when it knows its row, or not.
+    pub(super) fn begun(&mut self, job: &Job, begun: &Result<Option<i32>, QueueError>) {
+        let is_lost = job.tokens.interrupt() == Some(Interrupt::LeaseLost);
+        let Some(claimed) = self.claim_of(job) else { return };
+        claimed.phase = match begun {
+            Ok(Some(ordinal)) => Phase::Begun(*ordinal),
+            Ok(None) if is_lost => return self.release(job),
+            Ok(None) => Phase::Ended(not_begun()),
+            Err(_) => Phase::Ended(not_written()),
+        };
+    }
+
+    /// What becomes of claims that were settled, or not.
+    pub(super) fn settled(&mut self, settles: Vec<(Job, Outcome)>, error: Option<&QueueError>) {
+        match error {
+            None => {
+                for (job, _) in &settles {
+                    self.release(job);
+                }
+                self.settled = settles;
+            }
+            Some(QueueError::NeverLeft { .. }) => {
+                let is_group = settles.len() > 1;
+                for (job, _) in &settles {
+                    let Some(claimed) = self.claim_of(job) else { continue };
+                    claimed.is_alone = true;
+                    if !is_group {
+                        claimed.phase = Phase::Ended(never_left());
+                    }
+                }
+            }
+            // Whether it was written is not known: the same once more will tell.
+            Some(_) => {
+                self.steps().answer_lost();
+                self.settled = settles;
+            }
         }
     }
 }

@@ -7,11 +7,14 @@
 //!
 //! `IMAGEMILL_MODEL_SEED` plays a run again.
 
+mod connection;
 mod drain;
 mod gate;
 mod handler;
+mod invariants;
 mod reference;
 mod rig;
+mod rows;
 mod session;
 mod system;
 
@@ -180,7 +183,7 @@ fn run(seed: u64, sequences: u32) {
     match ended {
         Ok(()) => {}
         Err(TestError::Fail(why, (plan, transitions, _))) => {
-            panic!("seed {seed}: {why}\nthe shortest sequence found, of {plan:?}:\n{transitions:#?}")
+            panic!("assertion of the model: seed {seed}: {why}\nthe shortest sequence found, of {plan:?}:\n{transitions:#?}")
         }
         Err(TestError::Abort(why)) => panic!("seed {seed}: {why}"),
     }
@@ -189,7 +192,7 @@ fn run(seed: u64, sequences: u32) {
 /// The seed that was asked for, or another one each time.
 fn seed() -> u64 {
     let asked = std::env::var("IMAGEMILL_MODEL_SEED").ok();
-    let seed = asked.map_or_else(|| rand::random(), |seed| seed.parse().expect("IMAGEMILL_MODEL_SEED: a number"));
+    let seed = asked.map_or_else(rand::random, |seed| seed.parse().expect("IMAGEMILL_MODEL_SEED: a number"));
     println!("IMAGEMILL_MODEL_SEED={seed}");
     seed
 }

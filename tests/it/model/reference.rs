@@ -1,7 +1,7 @@
 //! The reference: what the tables should say, as plain data, and what each committed step of the engine makes of it. It knows no SQL
 //! and no locks: it is moved on by one step whenever PostgreSQL has committed one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use imagemill::{
     models::payload::CompleteTask,
@@ -10,61 +10,9 @@ use imagemill::{
         ledger::{Acceptance, AttemptState, Evidence},
     },
 };
-use serde::Deserialize;
 use uuid::Uuid;
 
-/// A row of `apalis.jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct JobRow {
-    pub(super) key: String,
-    pub(super) queue: String,
-    pub(super) status: String,
-    pub(super) worker: Option<String>,
-    pub(super) claim: i32,
-}
-
-/// A cell.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct CellRow {
-    pub(super) status: String,
-    pub(super) attempt_count: i32,
-    pub(super) error_kind: Option<String>,
-    pub(super) is_cancel_requested: bool,
-}
-
-/// An attempt; its ordinal is its place.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct AttemptRow {
-    pub(super) state: String,
-    pub(super) claim: i32,
-    pub(super) worker: String,
-    pub(super) upstream_id: Option<String>,
-}
-
-impl AttemptRow {
-    pub(super) fn is_open(&self) -> bool {
-        ["submitting", "accepted"].contains(&self.state.as_str())
-    }
-}
-
-/// Completed, failed and cancelled cells, and the task's own state.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct TaskData {
-    pub(super) completed: i32,
-    pub(super) failed: i32,
-    pub(super) cancelled: i32,
-    pub(super) status: String,
-}
-
-/// All that is compared with the tables.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Tables {
-    pub(super) jobs: BTreeMap<String, JobRow>,
-    pub(super) cells: BTreeMap<Uuid, CellRow>,
-    pub(super) attempts: BTreeMap<Uuid, Vec<AttemptRow>>,
-    pub(super) task: TaskData,
-    pub(super) stale_writes: i64,
-}
+use super::rows::{AttemptRow, JobRow, Tables, TaskData};
 
 impl Tables {
     fn holds(&self, job: &Job) -> bool {
@@ -160,7 +108,7 @@ impl Tables {
         }
         for ((job, outcome), _) in settles.iter().zip(&held).filter(|(_, held)| **held) {
             match job.cell() {
-                Some(cell) => self.ended(cell, outcome),
+                Some(cell) => self.ended(&job.id, cell, outcome),
                 None => self.rolled_up(),
             }
         }
@@ -191,7 +139,7 @@ impl Tables {
     }
 
     /// The cell's side of an outcome whose claim holds.
-    fn ended(&mut self, cell: Uuid, outcome: &Outcome) {
+    fn ended(&mut self, job: &str, cell: Uuid, outcome: &Outcome) {
         let end = outcome.attempt.as_ref();
         let last = self.attempts(cell).last().map(|row| row.state.clone());
         let end_state = end.map(|end| end.state.as_str().to_owned());
@@ -199,13 +147,14 @@ impl Tables {
         let Some(row) = self.cells.get_mut(&cell) else { return };
         let moved = match outcome.verdict {
             Verdict::Done if outcome.result.is_some() && row.status == "processing" => Some("completed"),
-            Verdict::Failed if is_open(&row.status) => Some("failed"),
+            // One whose end was asked for neither fails nor waits again.
+            Verdict::Failed if is_open(&row.status) => Some(if row.is_cancel_requested { "cancelled" } else { "failed" }),
             Verdict::Cancelled if is_open(&row.status) => Some("cancelled"),
             Verdict::RetryAfter(_) | Verdict::TurnedAway(_) if row.status == "processing" => {
                 match end_state.clone().or(last.filter(uncounted)) {
                     Some(state) => {
                         row.attempt_count -= i32::from(uncounted(&state));
-                        Some("pending")
+                        Some(if row.is_cancel_requested { "cancelled" } else { "pending" })
                     }
                     None => None,
                 }
@@ -216,6 +165,11 @@ impl Tables {
             status.clone_into(&mut row.status);
             if status == "failed" {
                 row.error_kind = outcome.error_kind.map(str::to_owned);
+            }
+            if status == "cancelled"
+                && let Some(row) = self.jobs.get_mut(job).filter(|row| row.status == "Pending")
+            {
+                "Killed".clone_into(&mut row.status);
             }
             match status {
                 "completed" => self.task.completed += 1,
@@ -285,7 +239,9 @@ impl Tables {
     pub(super) fn orphaned(&mut self, worker: &str, knows: impl Fn(&str, i32) -> bool) {
         let running = self.jobs.iter().filter(|(id, row)| row.worker.as_deref() == Some(worker) && !knows(id, row.claim));
         let ids: Vec<String> = running.map(|(id, _)| id.clone()).collect();
-        ids.iter().for_each(|id| self.put_back(id));
+        for id in &ids {
+            self.put_back(id);
+        }
     }
 
     /// Somebody asks for the end of a cell.

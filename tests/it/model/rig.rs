@@ -15,7 +15,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{gate::Gate, reference::Tables, session::Session};
+use super::{gate::Gate, rows::Tables, session::Session};
 use crate::support::{Server, TestDatabase, database};
 
 /// Workers whose statements wait; then the operator; then the worker that drains what they leave.
@@ -150,7 +150,7 @@ impl Prepared {
 pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let began = tokio::time::Instant::now();
     while !is_so() {
-        assert_eq!(began.elapsed() < Duration::from_mins(1), true, "{what}: not after a minute");
+        assert!(began.elapsed() < Duration::from_mins(1), "{what}: not after a minute");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -58,6 +58,22 @@ pub(super) enum Step {
     Reopen { task: Uuid, cell: Uuid },
 }
 
+impl Step {
+    /// Its name, and the jobs that it is for.
+    pub(super) fn name(&self) -> String {
+        let jobs = |settles: &[(Job, Outcome)]| -> Vec<(String, i32)> {
+            settles.iter().map(|(job, _)| (job.key.clone(), job.claim)).collect()
+        };
+        match self {
+            Self::Look { job } => format!("look {} {}", job.key, job.claim),
+            Self::Begin { job } => format!("begin {} {}", job.key, job.claim),
+            Self::Accept { job, .. } => format!("accept {} {}", job.key, job.claim),
+            Self::Settle { settles, is_repeat } => format!("settle {:?}, repeated: {is_repeat}", jobs(settles)),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 /// What it returned.
 #[derive(Debug)]
 pub(super) enum Answer {

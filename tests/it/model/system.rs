@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
-use imagemill::queue::{Interrupt, Job, Outcome, QueueError, ledger::Evidence};
+use imagemill::queue::{Outcome, QueueError, ledger::Evidence};
+use sqlx::error::DatabaseError;
 use uuid::Uuid;
 
 use super::{
     gate::{Committed, Passing},
     handler::{self, Policy, Upstream},
-    reference::Tables,
     rig::{DRAINER, Rig},
+    rows::Tables,
     session::{Answer, Claimed, Expected, Phase, Step, is_of_cells},
 };
 
@@ -26,7 +27,7 @@ pub(super) struct World {
     /// Beats of each worker.
     beats: HashMap<String, u64>,
     /// Something was committed since the tables were compared.
-    has_committed: bool,
+    pub(super) has_committed: bool,
     /// What was seen, and how often.
     pub(super) seen: BTreeMap<&'static str, u64>,
 }
@@ -121,7 +122,7 @@ impl World {
             if session.gate.is_parked() {
                 return;
             }
-            assert_eq!(began.elapsed() < Duration::from_mins(1), true, "{:?} does not end", flight.step);
+            assert!(began.elapsed() < Duration::from_mins(1), "{} does not end", flight.step.name());
             if tokio::time::timeout(Duration::from_millis(3), changed.notified()).await.is_err()
                 && let Some(process) = self.rig.sessions[index].gate.running()
                 && self.rig.is_blocked(process).await
@@ -192,14 +193,14 @@ impl World {
         if let Some(error) = answer.error() {
             let code = match error {
                 QueueError::Database(error) => {
-                    error.as_database_error().and_then(|error| error.code()).map(|code| code.to_string())
+                    error.as_database_error().and_then(DatabaseError::code).map(|code| code.to_string())
                 }
                 _ => None,
             };
             let is_conflict = code.as_deref().is_some_and(|code| ["40P01", "40001"].contains(&code));
-            assert_eq!((is_conflict, ""), (false, ""), "two transactions were in each other's way: {error}");
+            assert!(!is_conflict, "two transactions were in each other's way: {error}");
             let is_fault = matches!(error, QueueError::Ledger { .. } | QueueError::Hook { .. });
-            assert_eq!((is_fault, ""), (false, ""), "{:?}: {error}", flight.step);
+            assert!(!is_fault, "{}: {error}", flight.step.name());
         }
         if let Some(what) = answer.word() {
             self.note(what);
@@ -229,7 +230,7 @@ impl World {
                 if let Ok(ordinal) = begun {
                     assert_eq!(Some(Expected::Begun(ordinal)), expected);
                 }
-                self.begun(index, &job, begun);
+                session.begun(&job, &begun);
             }
             (Step::Accept { job, acceptance }, Answer::Accepted(Ok(evidence))) => {
                 assert_eq!(Some(Expected::Accepted(evidence)), expected);
@@ -247,7 +248,7 @@ impl World {
                     assert_eq!(Some(Expected::Settled(settled.clone())), expected);
                 }
                 if !is_repeat {
-                    self.settled(index, settles, result.err());
+                    session.settled(settles, result.as_ref().err());
                 }
             }
             (_, Answer::Beaten(Ok(look))) => {
@@ -261,58 +262,6 @@ impl World {
             }
             // What was not answered is done again, or not.
             _ => {}
-        }
-    }
-
-    fn begun(&mut self, index: usize, job: &Job, begun: Result<Option<i32>, QueueError>) {
-        let session = &mut self.rig.sessions[index];
-        let is_lost = job.tokens.interrupt() == Some(Interrupt::LeaseLost);
-        let Some(claimed) = session.claim_of(job) else { return };
-        claimed.phase = match begun {
-            Ok(Some(ordinal)) => Phase::Begun(ordinal),
-            Ok(None) if is_lost => return session.release(job),
-            Ok(None) => Phase::Ended(handler::not_begun()),
-            Err(_) => Phase::Ended(handler::not_written()),
-        };
-    }
-
-    fn settled(&mut self, index: usize, settles: Vec<(Job, Outcome)>, error: Option<QueueError>) {
-        let session = &mut self.rig.sessions[index];
-        match error {
-            None => {
-                settles.iter().for_each(|(job, _)| session.release(job));
-                session.settled = settles;
-            }
-            Some(QueueError::NeverLeft { .. }) => {
-                let is_group = settles.len() > 1;
-                for (job, _) in &settles {
-                    let Some(claimed) = session.claim_of(job) else { continue };
-                    claimed.is_alone = true;
-                    if !is_group {
-                        claimed.phase = Phase::Ended(handler::never_left());
-                    }
-                }
-            }
-            // Whether it was written is not known: the same once more will tell.
-            Some(_) => {
-                session.steps().answer_lost();
-                session.settled = settles;
-            }
-        }
-    }
-
-    /// The tables say what the reference says, and neither says what must not be.
-    async fn compare(&mut self) {
-        if !std::mem::take(&mut self.has_committed) {
-            return;
-        }
-        let seen = self.rig.read().await;
-        assert_eq!(seen, self.tables, "the tables (left) are not what the reference says (right)");
-        seen.check();
-        for (cell, ordinal) in &self.upstream.billed {
-            let state = seen.attempts[cell][*ordinal as usize - 1].state.as_str();
-            let is_denied = ["not_sent", "turned_away", "rejected"].contains(&state);
-            assert_eq!((is_denied, state), (false, state), "cell {cell}: attempt {ordinal} was paid for");
         }
     }
 
