@@ -58,6 +58,8 @@ enum Wanted<'a> {
     Key(&'a str),
     /// One that is to be alone.
     Solitary,
+    /// One of this lane, to try whether it works again: whatever pauses say.
+    Probe(&'a str),
 }
 
 /// What a claim took, and what kept it from taking more.
@@ -75,14 +77,21 @@ async fn call(
     connections: &Connections,
     served: &Served,
     worker: &str,
+    token_hash: &str,
     wanted: &Wanted<'_>,
     hint: Option<&Hint>,
 ) -> Result<(Vec<ClaimedRow>, Instant, Instant), QueueError> {
     let (count, candidates, key) = match wanted {
         Wanted::Turn(count, candidates) => (i32::try_from(*count).unwrap_or(i32::MAX), candidates.as_ref(), None),
         Wanted::Key(key) => (1, None, Some(*key)),
-        Wanted::Solitary => (1, None, None),
+        Wanted::Solitary | Wanted::Probe(_) => (1, None, None),
     };
+    let lanes = match wanted {
+        Wanted::Probe(lane) => vec![(*lane).to_owned()],
+        _ => served.lanes.clone(),
+    };
+    // Without a token no pause holds.
+    let token_hash = (!matches!(wanted, Wanted::Probe(_))).then_some(token_hash);
     let rows = connections.statement(async |connection| {
         // Taken here, with the connection in hand.
         let sent = Instant::now();
@@ -93,9 +102,8 @@ async fn call(
         .bind(&*served.queue)
         .bind(worker)
         .bind(count)
-        .bind(&served.lanes)
-        // Of no token: a pause that names one is not known here.
-        .bind("")
+        .bind(&lanes)
+        .bind(token_hash)
         .bind(hint.and_then(Hint::oldest))
         .bind(&served.group)
         .bind(key)
@@ -119,6 +127,7 @@ pub(super) async fn claim(
     connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
+    token_hash: &str,
     wanted: usize,
     hint: &mut Hint,
 ) -> Result<Claimed, QueueError> {
@@ -127,7 +136,7 @@ pub(super) async fn claim(
     }
     hint.refresh(connections, served).await?;
     let turn = Wanted::Turn(wanted, hint.candidates(served));
-    let (rows, sent, answered) = call(connections, served, worker, &turn, Some(hint)).await?;
+    let (rows, sent, answered) = call(connections, served, worker, token_hash, &turn, Some(hint)).await?;
     let mut claimed = Claimed::default();
     for row in &rows {
         match (&row.id, &row.lane, &row.group, row.run_at) {
@@ -154,9 +163,23 @@ pub(super) async fn claim_solitary(
     connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
+    token_hash: &str,
 ) -> Result<Option<Job>, QueueError> {
-    let (rows, sent, answered) = call(connections, served, worker, &Wanted::Solitary, None).await?;
+    let (rows, sent, answered) = call(connections, served, worker, token_hash, &Wanted::Solitary, None).await?;
     Ok(jobs(served, worker, rows, sent, answered).pop())
+}
+
+/// Claims one cell of a paused lane: a probe. Not one more than the lane has places.
+pub(super) async fn claim_probe(
+    connections: &Connections,
+    served: &Served,
+    worker: &Arc<str>,
+    lane: &str,
+) -> Result<Option<Job>, QueueError> {
+    let (rows, sent, answered) = call(connections, served, worker, "", &Wanted::Probe(lane), None).await?;
+    let job = jobs(served, worker, rows, sent, answered).pop();
+    // One with an open attempt submits nothing.
+    Ok(job.map(|job| Job { is_probe: !job.is_resumed, ..job }))
 }
 
 /// Claims one job by its key, if it is due, nobody holds it and its lane has a place for it.
@@ -166,7 +189,7 @@ pub(super) async fn claim_key(
     worker: &Arc<str>,
     key: &str,
 ) -> Result<Option<Job>, QueueError> {
-    let (rows, sent, answered) = call(connections, served, worker, &Wanted::Key(key), None).await?;
+    let (rows, sent, answered) = call(connections, served, worker, "", &Wanted::Key(key), None).await?;
     Ok(jobs(served, worker, rows, sent, answered).pop())
 }
 
@@ -207,6 +230,7 @@ fn jobs(served: &Served, worker: &Arc<str>, rows: Vec<ClaimedRow>, sent: Instant
             claim: row.claim?,
             crashes: row.crashes?,
             is_resumed: row.is_resumed?,
+            is_probe: false,
             grant: row.wait.map(|wait| Grant::new(wait, waited.unwrap_or_default(), sent, answered)),
             worker: Arc::clone(worker),
             tokens: JobTokens::default(),
@@ -228,36 +252,50 @@ pub(super) struct Waiting {
     pub(super) has_solitary: bool,
 }
 
-/// What waits in these queues, by queue, in one statement.
-pub(super) async fn waiting(connections: &Connections, served: &[&Served]) -> Result<HashMap<String, Waiting>, QueueError> {
+/// What waits in these queues, by queue, in one statement. Of a lane that is paused for this worker what is new is due when the
+/// pause ends by itself, and what is resumed as ever.
+pub(super) async fn waiting(
+    connections: &Connections,
+    served: &[&Served],
+    token_hash: &str,
+) -> Result<HashMap<String, Waiting>, QueueError> {
     let rows: Vec<(String, Option<f64>, bool)> = connections
         .statement(async |connection| {
             // One row a queue and lane. The same group stands behind every queue of an engine that has one.
             let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
             let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
             let group = served.iter().find_map(|served| served.group.clone());
-            let next = if group.is_some() {
-                "select run_at from apalis.jobs
-             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'group' = $3
-               and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'
-             order by run_at, id limit 1"
+            let theirs = if group.is_some() {
+                "metadata -> 'group' = $3"
             } else {
-                "select run_at from apalis.jobs
-             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
-               and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary' and $3::text is null
-             order by run_at, id limit 1"
+                "not metadata ? 'alone' and $3::text is null"
             };
+            let next = format!(
+                "select run_at from apalis.jobs
+                 where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and {theirs}
+                   and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'"
+            );
             let statement = format!(
-                "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
+                "select wanted.queue,
+                    extract(epoch from min(case when not paused.is_paused then next.run_at
+                                                when paused.is_endless then resumed.run_at
+                                                else least(resumed.run_at, greatest(next.run_at, paused.until)) end)
+                                       - now())::float8,
                     exists (select from apalis.jobs
                             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
                               and metadata ? 'solitary' and run_at <= now()
                             order by job_type, run_at, id limit 1)
              from unnest($1::text[], $2::text[]) as wanted (queue, lane)
-             left join lateral ({next}) as next on true
+             cross join lateral (
+                 select count(*) > 0 as is_paused, coalesce(bool_or(until is null), false) as is_endless, max(until) as until
+                 from imagemill.pauses p
+                 where p.lane = wanted.lane and (p.until is null or p.until > now()) and p.token_hash in ('', $4)) as paused
+             left join lateral ({next} order by run_at, id limit 1) as next on true
+             left join lateral ({next} and metadata ? 'resume' and paused.is_paused order by run_at, id limit 1) as resumed on true
              group by wanted.queue"
             );
             let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);
+            let query = query.bind(token_hash);
             Ok(query.fetch_all(connection).await?)
         })
         .await?;
