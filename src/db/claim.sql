@@ -30,8 +30,8 @@ as $$
 $$;
 
 -- The same with what the turns go by, where the times of the groups have come.
-create or replace function imagemill.waiting_groups_with_limits(p_queue text, p_lanes text[])
-returns table (lane text, "group" text, owner text, run_at timestamptz, weight integer, has_budget boolean, jobs bigint, owner_jobs bigint)
+create or replace function imagemill.groups_to_claim(p_queue text, p_lanes text[])
+returns table (lane text, "group" text, owner text, run_at timestamptz, id text, weight integer, has_budget boolean, jobs bigint, owner_jobs bigint)
 language sql stable
 as $$
     with found as materialized (
@@ -45,7 +45,7 @@ as $$
     ), owners as (
         select held.lane, held.owner, sum(held.jobs)::bigint as jobs from held group by 1, 2
     )
-    select found.lane, found."group", found.owner, found.run_at, coalesce(limits.weight, 1), limits.submits_left is not null,
+    select found.lane, found."group", found.owner, found.run_at, found.id, coalesce(limits.weight, 1), limits.submits_left is not null,
            coalesce(held.jobs, 0), coalesce(owners.jobs, 0)
     from found
     left join imagemill.group_limits(array(select found."group" from found)) as limits on limits."group" = found."group"
@@ -102,7 +102,7 @@ $$;
 -- Claims up to p_wanted jobs of these lanes.
 --
 -- p_lane_of, p_group_of, ...: the groups that may have jobs, oldest first, each with its owner, its weight, whether it has a
--- budget, and up to where it was claimed. A hint: what is missing waits until it is known. Null: they are looked for.
+-- budget, and from where on it waits. A hint: what is missing waits until it is known. Null: they are looked for.
 -- p_group: jobs of this group alone, those that only it may take included. p_key: the one job of this key. p_solitary: one job
 -- that is to be alone. p_oldest: none of the lanes' running jobs was claimed before.
 --
@@ -441,7 +441,7 @@ begin
                   and jobs.metadata -> 'lane' = p_lane_of[shares.number]
                   and jobs.metadata -> 'group' = p_group_of[shares.number]
                   and jobs.run_at <= now()
-                  and (jobs.run_at, jobs.id) > (coalesce(p_after_of[shares.number], '-infinity'),
+                  and (jobs.run_at, jobs.id) >= (coalesce(p_after_of[shares.number], '-infinity'),
                                                 coalesce(p_after_id_of[shares.number], ''))
                 order by jobs.run_at, jobs.id limit shares.places
                 for update skip locked) as waiting;

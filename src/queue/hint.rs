@@ -35,11 +35,11 @@ struct Group {
     /// In flight, of it and of its owner in this lane, when it was read; and what was claimed here since.
     jobs: i64,
     owner_jobs: i64,
-    /// Up to where it was claimed.
-    #[sqlx(default)]
-    after: Option<DateTime<Utc>>,
-    #[sqlx(default)]
-    after_id: Option<String>,
+    /// From where on it waits: what stands before is claimed, and as long as any transaction is open each of it is walked over.
+    #[sqlx(rename = "run_at")]
+    after: DateTime<Utc>,
+    #[sqlx(rename = "id")]
+    after_id: String,
 }
 
 /// The groups that a claim is to choose from, by columns, oldest first.
@@ -92,7 +92,7 @@ impl Hint {
         }
         let groups: Vec<Group> = connections
             .statement(async |connection| {
-                let query = sqlx::query_as("select * from imagemill.waiting_groups_with_limits($1, $2)");
+                let query = sqlx::query_as("select * from imagemill.groups_to_claim($1, $2)");
                 Ok(query.bind(&*served.queue).bind(&served.lanes).fetch_all(connection).await?)
             })
             .await?;
@@ -124,8 +124,8 @@ impl Hint {
             candidates.owners.push(group.owner.clone());
             candidates.weights.push(group.weight);
             candidates.budgets.push(group.has_budget);
-            candidates.after.push(group.after);
-            candidates.after_ids.push(group.after_id.clone());
+            candidates.after.push(Some(group.after));
+            candidates.after_ids.push(Some(group.after_id.clone()));
         }
         Some(candidates)
     }
@@ -145,10 +145,9 @@ impl Hint {
     pub(super) fn took(&mut self, lane: &str, group: &str, run_at: DateTime<Utc>, id: &str) {
         let Some(known) = self.groups.get_mut(&(group.to_owned(), lane.to_owned())) else { return };
         known.jobs += 1;
-        let reached = (run_at, id);
-        if known.after.zip(known.after_id.as_deref()).is_none_or(|before| before < reached) {
-            known.after = Some(run_at);
-            known.after_id = Some(id.to_owned());
+        if (known.after, known.after_id.as_str()) < (run_at, id) {
+            known.after = run_at;
+            id.clone_into(&mut known.after_id);
         }
     }
 
@@ -202,8 +201,8 @@ mod tests {
             has_budget: false,
             jobs,
             owner_jobs: 0,
-            after: None,
-            after_id: None,
+            after: DateTime::UNIX_EPOCH,
+            after_id: String::new(),
         }
     }
 
@@ -227,7 +226,7 @@ mod tests {
         hint.took("prod", "a", at(5), "5");
         hint.took("prod", "a", at(3), "3");
         let known = &hint.groups[&("a".to_owned(), "prod".to_owned())];
-        assert_eq!((known.jobs, known.after, known.after_id.as_deref()), (2, Some(at(5)), Some("5")));
+        assert_eq!((known.jobs, known.after, known.after_id.as_str()), (2, at(5), "5"));
         hint.is_empty("prod", "a");
         assert!(hint.groups.is_empty());
     }
