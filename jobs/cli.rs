@@ -271,6 +271,14 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
     },
+    /// Say why a cell is not running, and until when, where that is known.
+    Why {
+        /// The task.
+        id: Uuid,
+        /// The cell, from 0.
+        #[arg(long, value_name = "N")]
+        cell: i32,
+    },
     /// Show a task's progress until it ends.
     Watch {
         /// The task.

@@ -234,6 +234,7 @@ async fn task(
             commands::task_steer::force_complete(context, actor, id, json, out).await.map(|()| 0)
         }
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {
             let timeout = timeout.map(Duration::from_secs);

@@ -19,3 +19,4 @@ pub mod task_outcomes;
 pub mod task_spend;
 pub mod tasks;
 pub mod users;
+pub mod why;

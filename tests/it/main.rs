@@ -44,3 +44,4 @@ mod test_database;
 mod upgrade;
 mod users;
 mod wake;
+mod why;
