@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    services::{subtask_service, task_service},
+    services::{grid_service, task_service},
     simulator::{Behaviour, Simulator, SimulatorOptions, Span},
 };
 
@@ -111,7 +111,6 @@ pub async fn demo(configured: &Loaded, options: &DemoOptions, out: &mut impl Wri
 async fn on_stage(stage: &Stage, simulator: &Simulator, options: &DemoOptions) -> Result<Demo, Failure> {
     let (context, actor) = (stage.session.context(), &stage.session.actor);
     let definition = task_file::parse("the demo's task", TASK, &context.settings.limits)?;
-    let plan = task_service::plan_task(&context.settings.limits, &definition)?;
     let leave = Leave::catch()?;
     let created = task_service::create_task_alone(context, actor, &definition).await?;
     output::note(&format!(
@@ -127,11 +126,10 @@ async fn on_stage(stage: &Stage, simulator: &Simulator, options: &DemoOptions) -
     };
     let took = began.elapsed();
     let checks = demo_check::check(context, actor, &task, simulator, &stage.pictures).await?;
-    let cells = subtask_service::list_subtasks(context, actor, task.id).await?;
+    let grid = grid_service::get_grid(context, actor, task.id).await?;
     let contact_sheet = stage.pictures.join(task.id.to_string()).join("contact-sheet.png");
-    let axes: Vec<usize> = plan.axes.iter().map(|axis| axis.values.len()).collect();
     let (directory, place) = (stage.pictures.clone(), contact_sheet.clone());
-    let drawn = tokio::task::spawn_blocking(move || contact_sheet::write(&cells, &axes, &directory, &place)).await;
+    let drawn = tokio::task::spawn_blocking(move || contact_sheet::write(&grid, &directory, &place)).await;
     drawn.map_err(Failure::failed)?.map_err(Failure::failed)?;
     let psql = if options.is_database_configured {
         format!("IMAGEMILL_DATABASE__URL= {} psql", options.invocation)

@@ -2,15 +2,18 @@
 //! stays alone.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::IsTerminal as _,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output;
-use crate::services::task_progress::TaskProgress;
+use super::{output, terminal};
+use crate::{
+    crud::overview::{FailedCell, LaneCells},
+    services::task_progress::TaskProgress,
+};
 
 /// The rate is that of the last so many seconds.
 const WINDOW: Duration = Duration::from_secs(20);
@@ -65,7 +68,7 @@ impl Snapshot {
 }
 
 /// Seconds as people read them.
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     let seconds = seconds.ceil() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),
@@ -74,10 +77,26 @@ fn span(seconds: f64) -> String {
     }
 }
 
+/// What a terminal shows: the task's bar, and what may stand below it.
+#[derive(Debug)]
+struct Screen {
+    all: MultiProgress,
+    bar: ProgressBar,
+    lanes: BTreeMap<String, ProgressBar>,
+    failures: Option<ProgressBar>,
+}
+
+/// A bar with a name before it.
+fn style(name: &str) -> ProgressStyle {
+    let colour = if terminal::has_colours(&std::io::stderr()) { ".green" } else { "" };
+    let template = format!("{name}{{bar:30{colour}}} {{pos}}/{{len}}  {{msg}}");
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 /// Shows how a task gets on.
 #[derive(Debug)]
 pub struct Progress {
-    bar: Option<ProgressBar>,
+    screen: Option<Screen>,
     samples: VecDeque<(Instant, u64)>,
     last_line: Option<(Instant, Snapshot)>,
     last_reason: Option<String>,
@@ -86,15 +105,12 @@ pub struct Progress {
 impl Progress {
     /// A bar on a terminal, else lines; no colours where `NO_COLOR` is set.
     pub fn start() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let colour = if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) { "" } else { ".green" };
-            let template = format!("{{bar:30{colour}}} {{pos}}/{{len}}  {{msg}}");
-            let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(style);
-            bar
+        let screen = std::io::stderr().is_terminal().then(|| {
+            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+            let bar = all.add(ProgressBar::no_length().with_style(style("")));
+            Screen { all, bar, lanes: BTreeMap::new(), failures: None }
         });
-        Self { bar, samples: VecDeque::new(), last_line: None, last_reason: None }
+        Self { screen, samples: VecDeque::new(), last_line: None, last_reason: None }
     }
 
     /// Shows these numbers.
@@ -102,7 +118,7 @@ impl Progress {
         let now = Instant::now();
         let rate = self.rate(now, snapshot.ended());
         let text = snapshot.text(rate);
-        if let Some(bar) = &self.bar {
+        if let Some(Screen { bar, .. }) = &self.screen {
             bar.set_length(snapshot.total);
             bar.set_position(snapshot.ended());
             bar.set_message(text);
@@ -124,17 +140,57 @@ impl Progress {
         }
         let text =
             format!("cells wait, and come again: {}", reason.as_deref().unwrap_or_default().replace(char::is_control, " "));
-        match &self.bar {
-            Some(bar) => bar.println(text),
+        match &self.screen {
+            Some(screen) => screen.bar.println(text),
             None => output::note(&text),
         }
         self.last_reason = reason;
     }
 
+    /// Shows the lanes of a task that has several: all its cells, and those that are open. Elsewhere than on a terminal nothing.
+    pub fn lanes(&mut self, all: &[LaneCells], open: &[LaneCells]) {
+        let Some(screen) = self.screen.as_mut().filter(|_| all.len() > 1) else { return };
+        let count = |cells: i64| u64::try_from(cells).unwrap_or_default();
+        for lane in all {
+            let left = open.iter().find(|left| left.lane == lane.lane);
+            let bar = screen.lanes.entry(lane.lane.clone()).or_insert_with(|| {
+                let bar = ProgressBar::no_length().with_style(style(&format!("{:5} ", lane.lane)));
+                match &screen.failures {
+                    Some(failures) => screen.all.insert_before(failures, bar),
+                    None => screen.all.add(bar),
+                }
+            });
+            bar.set_length(count(lane.cells));
+            bar.set_position(count(lane.cells - left.map_or(0, |left| left.cells)));
+            bar.set_message(format!("{} in flight", left.map_or(0, |left| left.in_flight)));
+        }
+    }
+
+    /// Shows the cells that failed last, newest first: below the bars, elsewhere the new ones of them as lines.
+    pub fn failures(&mut self, failures: &[FailedCell], new: usize) {
+        let line = |failed: &FailedCell| {
+            let why = failed.error.as_deref().unwrap_or_default().replace(char::is_control, " ");
+            format!("cell {} failed, {}: {why}", failed.cell, failed.error_kind)
+        };
+        let Some(screen) = &mut self.screen else {
+            for failed in failures.iter().take(new).rev() {
+                output::note(&line(failed));
+            }
+            return;
+        };
+        let bar = screen.failures.get_or_insert_with(|| {
+            let plain = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            screen.all.add(ProgressBar::no_length().with_style(plain))
+        });
+        bar.set_message(failures.iter().map(line).collect::<Vec<_>>().join("\n"));
+    }
+
     /// Leaves the last numbers on the screen.
     pub fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.abandon();
+        if let Some(screen) = self.screen.take() {
+            for bar in screen.lanes.values().chain(&screen.failures).chain([&screen.bar]) {
+                bar.abandon();
+            }
         }
     }
 
@@ -173,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
-        let mut progress = Progress { bar: None, samples: VecDeque::new(), last_line: None, last_reason: None };
+        let mut progress = Progress { screen: None, samples: VecDeque::new(), last_line: None, last_reason: None };
         let began = Instant::now();
         assert_eq!(progress.rate(began, 0), None);
         let rates: Vec<Option<f64>> = (1..=60)

@@ -79,6 +79,8 @@ pub struct NewTask<'a> {
     pub axes: Value,
     /// Cells.
     pub total_images: i32,
+    /// A try against the simulator.
+    pub is_alone: bool,
 }
 
 /// Inserts with its counts; false: the owner has a task under this key, and nothing changed.
@@ -89,8 +91,9 @@ pub async fn insert(connection: &mut PgConnection, task: &NewTask<'_>) -> Result
     let rows = sqlx::query(
         "with added as (
              insert into imagemill.tasks
-                 (id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                 (id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images,
+                  is_alone)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              on conflict on constraint tasks_idempotency_key do nothing
              returning id
          )
@@ -107,6 +110,7 @@ pub async fn insert(connection: &mut PgConnection, task: &NewTask<'_>) -> Result
     .bind(&task.settings)
     .bind(&task.axes)
     .bind(task.total_images)
+    .bind(task.is_alone)
     .execute(connection)
     .await?
     .rows_affected();
@@ -165,6 +169,19 @@ pub async fn get_all(connection: &mut PgConnection, limit: i64) -> Result<Vec<Ta
         .bind(limit)
         .fetch_all(connection)
         .await
+}
+
+/// Everybody's open tasks, oldest first.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_open(connection: &mut PgConnection, limit: i64) -> Result<Vec<TaskRow>, sqlx::Error> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{SELECT} and t.status in ('pending', 'processing') order by t.created_at, t.id limit $1"
+    )))
+    .bind(limit)
+    .fetch_all(connection)
+    .await
 }
 
 /// First attempts of tasks were written: they are processing. Nothing where they are already.

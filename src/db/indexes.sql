@@ -31,3 +31,14 @@ create index imagemill_jobs_solitary on apalis.jobs (job_type, run_at, id)
 create index imagemill_jobs_lock_by on apalis.jobs (lock_by) where lock_by is not null;
 drop index apalis.idx_apalis_jobs_lock_by;
 drop index apalis.imagemill_jobs_running;
+
+-- Cells of which it is not known whether they were paid for: where the sweep looks for ids that came late.
+create index imagemill_subtasks_unknown on imagemill.subtasks (task_id) where error_kind = 'unknown_submit';
+
+-- Failed cells, for the view of failures. Written when a cell fails, and by no step of a cell that does not: error_kind is null all
+-- the way, and changes only with completed_at, which is in an index already.
+create index subtasks_failed on imagemill.subtasks (task_id, error_kind, completed_at) where error_kind is not null;
+
+-- The attempts of the last minutes, for the rate of a lane. A summary of a few bytes for each 128 pages, on a column that never
+-- changes: an insert touches it once in some thousand rows.
+create index attempts_submitted_at on imagemill.attempts using brin (submitted_at);

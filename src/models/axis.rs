@@ -20,6 +20,39 @@ pub struct Axis {
     pub values: Vec<Value>,
 }
 
+impl Axis {
+    /// What people read at a value: a prompt's name, else its words; a setting's value as text. None outside the list.
+    pub fn label(&self, index: usize) -> Option<String> {
+        self.values.get(index).map(|value| if self.kind == "prompt" { prompt_label(value) } else { value_label(value) })
+    }
+
+    /// The labels of all its values.
+    pub fn labels(&self) -> Vec<String> {
+        (0..self.values.len()).filter_map(|index| self.label(index)).collect()
+    }
+}
+
+/// A constant prompt as people read it. An empty value leaves it out of the cell.
+pub fn prompt_label(prompt: &Value) -> String {
+    let text = |key: &str| prompt.get(key).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+    let Some(value) = text("value") else { return "(without)".to_owned() };
+    let name = text("name").unwrap_or(value);
+    match prompt.get("weight").and_then(Value::as_f64) {
+        Some(weight) if (weight - 1.0).abs() > f64::EPSILON => format!("{name} \u{d7} {weight}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// A setting's value as people read it.
+pub fn value_label(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Bool(is_on) => if *is_on { "on" } else { "off" }.to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// The axes of a task: variable prompts in list order, then settings in their fixed order.
 pub(super) fn axes(definition: &TaskDefinition) -> Vec<Axis> {
     let mut axes = Vec::new();

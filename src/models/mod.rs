@@ -7,6 +7,7 @@ mod axis;
 mod canonical;
 mod fault;
 mod grid;
+mod matrix;
 pub mod payload;
 mod prompt;
 mod prompt_reader;
@@ -24,10 +25,11 @@ mod task_input;
 #[cfg(test)]
 mod tests;
 
-pub use axis::Axis;
+pub use axis::{Axis, prompt_label, value_label};
 pub use canonical::{input_sha256, request_sha256};
 pub use fault::{Fault, Faults};
 pub use grid::{Cell, Plan, plan};
+pub use matrix::{MatrixAxis, MatrixQuery};
 pub use prompt::{ConstantPrompt, Prompt, PromptKind, VariablePrompt};
 pub use prompt_reader::validate_prompts;
 pub use ratio::{Ratio, RatioError};

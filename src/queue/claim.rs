@@ -69,6 +69,9 @@ const CLAIM: &str = claim_statement!(
                   and run_at <= now() and (run_at, id) > (wanted.after, wanted.after_id)
                 order by run_at, id limit $4 - (select count(*) from resumed)
                 for update skip locked) as waiting
+            -- A lane that is paused for this worker gives nothing new.
+            where not exists (select from imagemill.pauses p
+                              where p.lane = wanted.lane and (p.until is null or p.until > now()) and p.token_hash in ('', $7))
 "
 );
 
@@ -85,8 +88,13 @@ const CLAIM_OF_GROUP: &str = claim_statement!(
     fresh: "select id from (
                 select id, run_at from apalis.jobs
                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
-                  and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and not metadata ? 'solitary'
-                    and run_at <= now()
+                  and metadata -> 'group' = $5 and not metadata ? 'solitary'
+                  and metadata -> 'lane' = any (array(
+                      select lane from unnest($3) as wanted (lane)
+                      where not exists (select from imagemill.pauses p
+                                        where p.lane = wanted.lane and (p.until is null or p.until > now())
+                                          and p.token_hash in ('', $6))))
+                  and run_at <= now()
                 order by run_at, id limit $4 - (select count(*) from resumed)
                 for update skip locked) as waiting
 "
@@ -99,6 +107,7 @@ pub(super) async fn claim(
     connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
+    token_hash: &str,
     wanted: usize,
     cursor: &mut Cursor,
 ) -> Result<Vec<Job>, QueueError> {
@@ -110,11 +119,11 @@ pub(super) async fn claim(
         let statement = if served.group.is_some() { CLAIM_OF_GROUP } else { CLAIM };
         let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(limit);
         let query = if let Some(group) = &served.group {
-            query.bind(group)
+            query.bind(group).bind(token_hash)
         } else {
             let after = served.lanes.iter().map(|lane| cursor.get(lane).map_or(DateTime::UNIX_EPOCH, |(run_at, _)| *run_at));
             let after_id = served.lanes.iter().map(|lane| cursor.get(lane).map_or(String::new(), |(_, id)| id.clone()));
-            query.bind(after.collect::<Vec<_>>()).bind(after_id.collect::<Vec<_>>())
+            query.bind(after.collect::<Vec<_>>()).bind(after_id.collect::<Vec<_>>()).bind(token_hash)
         };
         Ok(query.fetch_all(connection).await?)
     });
@@ -140,6 +149,7 @@ pub(super) async fn claim_solitary(
     connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
+    token_hash: &str,
 ) -> Result<Option<Job>, QueueError> {
     let row: Option<ClaimedRow> = connections
         .statement(async |connection| {
@@ -149,6 +159,10 @@ pub(super) async fn claim_solitary(
                  where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary'
                    and metadata -> 'lane' = any ($3) and run_at <= now()
                    and case when $4::text is null then not metadata ? 'alone' else metadata -> 'group' = $4 end
+                   and (metadata ? 'resume'
+                        or not exists (select from imagemill.pauses p
+                                       where p.lane = metadata -> 'lane' and (p.until is null or p.until > now())
+                                         and p.token_hash in ('', $5)))
                  order by run_at, id limit 1
                  for update skip locked
              )
@@ -161,7 +175,8 @@ pub(super) async fn claim_solitary(
             .bind(&*served.queue)
             .bind(&**worker)
             .bind(&served.lanes)
-            .bind(&served.group);
+            .bind(&served.group)
+            .bind(token_hash);
             Ok(query.fetch_optional(connection).await?)
         })
         .await?;
@@ -221,6 +236,42 @@ pub(super) async fn claim_key(
     Ok(row.map(|row| held(served, worker, row)))
 }
 
+/// Claims one cell of a paused lane: a probe. Not one more than the lane has places.
+pub(super) async fn claim_probe(
+    connections: &Connections,
+    served: &Served,
+    worker: &Arc<str>,
+    lane: &str,
+) -> Result<Option<Job>, QueueError> {
+    let row: Option<ClaimedRow> = connections
+        .statement(async |connection| {
+            let query = sqlx::query_as(
+                "with picked as (
+                 select id from apalis.jobs
+                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'lane' = $3
+                   and case when $4::text is null then not metadata ? 'alone' else metadata -> 'group' = $4 end
+                   and not metadata ? 'resume' and not metadata ? 'solitary' and run_at <= now()
+                   and (select count(*) from imagemill.attempts where lane = $3 and finished_at is null)
+                       < (select max_in_flight from imagemill.lanes where lane = $3)
+                 order by run_at, id limit 1
+                 for update skip locked
+             )
+             update apalis.jobs as job
+             set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
+             from picked where job.id = picked.id
+             returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
+                       coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
+            )
+            .bind(&*served.queue)
+            .bind(&**worker)
+            .bind(lane)
+            .bind(&served.group);
+            Ok(query.fetch_optional(connection).await?)
+        })
+        .await?;
+    Ok(row.map(|row| Job { is_probe: true, ..held(served, worker, row) }))
+}
+
 fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed, crashes, ..): ClaimedRow) -> Job {
     Job {
         key: key.unwrap_or_else(|| id.clone()),
@@ -230,6 +281,7 @@ fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed
         claim,
         crashes,
         is_resumed,
+        is_probe: false,
         worker: Arc::clone(worker),
         tokens: JobTokens::default(),
         memory: Arc::default(),
@@ -246,36 +298,50 @@ pub(super) struct Waiting {
     pub(super) has_solitary: bool,
 }
 
-/// What waits in these queues, by queue, in one statement.
-pub(super) async fn waiting(connections: &Connections, served: &[&Served]) -> Result<HashMap<String, Waiting>, QueueError> {
+/// What waits in these queues, by queue, in one statement. Of a lane that is paused for this worker what is new is due when the
+/// pause ends by itself, and what is resumed as ever.
+pub(super) async fn waiting(
+    connections: &Connections,
+    served: &[&Served],
+    token_hash: &str,
+) -> Result<HashMap<String, Waiting>, QueueError> {
     let rows: Vec<(String, Option<f64>, bool)> = connections
         .statement(async |connection| {
             // One row a queue and lane. The same group stands behind every queue of an engine that has one.
             let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
             let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
             let group = served.iter().find_map(|served| served.group.clone());
-            let next = if group.is_some() {
-                "select run_at from apalis.jobs
-             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'group' = $3
-               and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'
-             order by run_at, id limit 1"
+            let theirs = if group.is_some() {
+                "metadata -> 'group' = $3"
             } else {
-                "select run_at from apalis.jobs
-             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
-               and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary' and $3::text is null
-             order by run_at, id limit 1"
+                "not metadata ? 'alone' and $3::text is null"
             };
+            let next = format!(
+                "select run_at from apalis.jobs
+                 where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and {theirs}
+                   and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'"
+            );
             let statement = format!(
-                "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
+                "select wanted.queue,
+                    extract(epoch from min(case when not paused.is_paused then next.run_at
+                                                when paused.is_endless then resumed.run_at
+                                                else least(resumed.run_at, greatest(next.run_at, paused.until)) end)
+                                       - now())::float8,
                     exists (select from apalis.jobs
                             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
                               and metadata ? 'solitary' and run_at <= now()
                             order by job_type, run_at, id limit 1)
              from unnest($1::text[], $2::text[]) as wanted (queue, lane)
-             left join lateral ({next}) as next on true
+             cross join lateral (
+                 select count(*) > 0 as is_paused, coalesce(bool_or(until is null), false) as is_endless, max(until) as until
+                 from imagemill.pauses p
+                 where p.lane = wanted.lane and (p.until is null or p.until > now()) and p.token_hash in ('', $4)) as paused
+             left join lateral ({next} order by run_at, id limit 1) as next on true
+             left join lateral ({next} and metadata ? 'resume' and paused.is_paused order by run_at, id limit 1) as resumed on true
              group by wanted.queue"
             );
             let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);
+            let query = query.bind(token_hash);
             Ok(query.fetch_all(connection).await?)
         })
         .await?;

@@ -170,7 +170,7 @@ impl Engine {
     ) -> Result<usize, QueueError> {
         let shared = &self.shared;
         let worker = shared.incarnation();
-        let jobs = match claim::claim(&shared.connections, served, &worker, free, cursor).await {
+        let jobs = match claim::claim(&shared.connections, served, &worker, &shared.gate.token_hash(), free, cursor).await {
             Err(QueueError::Database(error))
                 if error.as_database_error().and_then(|error| error.constraint()) == Some("fk_worker_lock_by") =>
             {
@@ -211,7 +211,11 @@ impl Engine {
     /// before what runs here has ended.
     async fn claim_solitary(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>) -> Result<(), QueueError> {
         let shared = &self.shared;
-        let Some(job) = claim::claim_solitary(&shared.connections, served, &shared.incarnation()).await? else { return Ok(()) };
+        let Some(job) =
+            claim::claim_solitary(&shared.connections, served, &shared.incarnation(), &shared.gate.token_hash()).await?
+        else {
+            return Ok(());
+        };
         fault::point(fault::CLAIM_COMMITTED);
         tracing::warn!(job = %job.id, key = %job.key, crashes = job.crashes, "claimed alone: workers ended while they held it");
         shared.hold(&job);
@@ -238,7 +242,7 @@ impl Engine {
         if served.is_empty() {
             return Ok(());
         }
-        let waiting = claim::waiting(&self.shared.connections, &served).await?;
+        let waiting = claim::waiting(&self.shared.connections, &served, &self.shared.gate.token_hash()).await?;
         let now = Instant::now();
         for (queue, known) in known {
             let waiting = waiting.get(*queue);

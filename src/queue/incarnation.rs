@@ -1,6 +1,6 @@
 //! One OS process registers one row in `apalis.workers`, under a name that is never used again: its incarnation.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -22,7 +22,12 @@ pub(super) fn host() -> String {
 }
 
 /// Registers it with apalis, and in our own list that stays.
-pub(super) async fn register(connections: &Connections, connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn register(
+    connections: &Connections,
+    connection: &mut PgConnection,
+    name: &str,
+    (lease, token_hash): (Duration, &str),
+) -> Result<(), sqlx::Error> {
     let mut transaction = connections.begin(connection).await?;
     sqlx::query(
         "insert into apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
@@ -32,14 +37,29 @@ pub(super) async fn register(connections: &Connections, connection: &mut PgConne
     .bind(WORKER_TYPE)
     .execute(&mut *transaction)
     .await?;
-    sqlx::query("insert into imagemill.incarnations (name, host, pid, version) values ($1, $2, $3, $4)")
-        .bind(name)
-        .bind(host())
-        .bind(i32::try_from(std::process::id()).unwrap_or_default())
-        .bind(env!("CARGO_PKG_VERSION"))
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "insert into imagemill.incarnations (name, host, pid, version, lease, token_hash)
+         values ($1, $2, $3, $4, make_interval(secs => $5), nullif($6, ''))",
+    )
+    .bind(name)
+    .bind(host())
+    .bind(i32::try_from(std::process::id()).unwrap_or_default())
+    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(lease.as_secs_f64())
+    .bind(token_hash)
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await
+}
+
+/// The token that it submits with from now on; empty: none.
+pub(super) async fn set_token(connection: &mut PgConnection, name: &str, token_hash: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("update imagemill.incarnations set token_hash = nullif($2, '') where name = $1")
+        .bind(name)
+        .bind(token_hash)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Its end by its own hand. Fails on the foreign key while it still holds jobs: then the row stays for its rescuer.

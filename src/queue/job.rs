@@ -36,6 +36,8 @@ pub struct Job {
     pub crashes: i32,
     /// Whether an attempt was open when it was put back.
     pub is_resumed: bool,
+    /// Whether it was claimed to try whether a paused lane works again.
+    pub is_probe: bool,
     /// The incarnation that claimed it.
     pub worker: Arc<str>,
     /// What ends its waiting early.
@@ -64,6 +66,8 @@ impl Job {
 pub(super) struct Memory {
     /// The ledger row, and its ordinal.
     pub(super) attempt: Option<(Submit, i32)>,
+    /// When the transaction of that row was asked for, on [`super::clock::now`].
+    pub(super) asked_at: Option<std::time::Duration>,
     /// The id.
     pub(super) acceptance: Option<Acceptance>,
 }

@@ -47,6 +47,11 @@ pub trait Settle: Send + Sync + 'static {
     /// Before ledger rows: the cells' side of them.
     async fn open_cells(&self, connection: &mut PgConnection, submits: &[&(Job, Submit)]) -> Result<Opened, QueueError>;
 
+    /// Before attempts of pending cells are opened again: the cells' side of it, without a new attempt.
+    async fn reopen_cells(&self, _: &mut PgConnection, _: &[Uuid]) -> Result<Opened, QueueError> {
+        Ok(Opened::default())
+    }
+
     /// After ledger rows: the side of the groups that are new.
     async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError>;
 

@@ -13,6 +13,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,6 +24,7 @@ use super::{
     error::QueueError,
     incarnation,
     job::Job,
+    pauses::Gate,
     reconcile, rescue,
     shared::Shared,
     slots::Slots,
@@ -53,7 +55,7 @@ impl Steps {
         let name = incarnation::new_name();
         let connections = Connections::new(pool, options.is_pooled);
         let mut connection = connections.pool().acquire().await?;
-        incarnation::register(&connections, &mut connection, &name).await?;
+        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash)).await?;
         drop(connection);
         let wake = Arc::default();
         let of = |queue: Queue| {
@@ -62,6 +64,8 @@ impl Steps {
         };
         let served = queues.into_iter().map(of).collect();
         let shared = Shared {
+            gate: Gate::new(&options.token_hash),
+            cancels: Notify::new(),
             options,
             wake: Arc::clone(&wake),
             stop: CancellationToken::new(),
@@ -95,7 +99,8 @@ impl Steps {
     /// See [`QueueError`]; what was claimed is then not known, and [`Steps::must_reconcile`].
     pub async fn claim(&self, queue: &str, wanted: usize) -> Result<Vec<Job>, QueueError> {
         let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
-        let jobs = claim::claim(&self.shared.connections, served, &self.name(), wanted, &mut Cursor::new()).await;
+        let token = self.shared.gate.token_hash();
+        let jobs = claim::claim(&self.shared.connections, served, &self.name(), &token, wanted, &mut Cursor::new()).await;
         self.hold(jobs)
     }
 

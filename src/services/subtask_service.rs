@@ -16,6 +16,7 @@ use crate::{
 
 #[cfg(feature = "worker")]
 pub use super::run_cell::run_cell;
+pub use super::steer_task::cancel_subtask;
 
 /// The hook of `imagemill.generate_image`.
 pub fn hook() -> Arc<dyn Settle> {

@@ -61,6 +61,23 @@ pub(in crate::queue) async fn close(
     Ok(ended.into_iter().collect())
 }
 
+/// Closes what ended cells have left open, where nobody holds their jobs: a worker that died had no time to. To be called under the
+/// locks of the jobs and the cells.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn close_leftovers(connection: &mut PgConnection, cells: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update imagemill.attempts
+         set state = case state when 'submitting' then 'unknown' else 'abandoned' end, finished_at = now()
+         where subtask_id = any ($1) and finished_at is null",
+    )
+    .bind(cells)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// State of one attempt, to tell a settle that was written from one that was not.
 pub(in crate::queue) async fn state_of(
     connection: &mut PgConnection,

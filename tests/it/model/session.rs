@@ -4,8 +4,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use imagemill::{
-    crud::subtasks,
-    models::payload::{CompleteTask, GenerateImage},
+    crud::{steering, subtasks},
+    models::{
+        payload::{CompleteTask, GenerateImage},
+        status::Status,
+    },
     queue::{
         self, Batch, EngineOptions, Job, Outcome, Queue, QueueError, Settled,
         ledger::{self, Acceptance, Evidence, Past, Submit},
@@ -54,7 +57,7 @@ pub(super) enum Step {
     Beat,
     Rescue { dead: String, last_seen: DateTime<Utc>, beats: u64 },
     Reconcile,
-    Cancel(Uuid),
+    Steer { task: Uuid, number: i32, cell: Uuid, is_forced: bool },
     Reopen { task: Uuid, cell: Uuid },
 }
 
@@ -208,7 +211,10 @@ async fn take(steps: &Steps, pool: &PgPool, step: Step) -> Answer {
         Step::Begin { job } => {
             let hook = subtask_service::hook();
             let begun = ledger::begin(steps.connections(), &*hook, &[(job.clone(), submit(&job))]).await;
-            Answer::Begun(begun.map(|ordinals| ordinals[0]))
+            Answer::Begun(begun.map(|begun| match begun[0] {
+                ledger::Begun::Written { ordinal, .. } => Some(ordinal),
+                ledger::Begun::Held(_) | ledger::Begun::Unwanted => None,
+            }))
         }
         Step::Accept { job, acceptance } => {
             let accepted = ledger::accepted(steps.connections(), &[(job, acceptance)]).await;
@@ -222,7 +228,7 @@ async fn take(steps: &Steps, pool: &PgPool, step: Step) -> Answer {
         Step::Beat => Answer::Beaten(steps.beat().await),
         Step::Rescue { dead, last_seen, .. } => Answer::Rescued(steps.rescue(&dead, last_seen).await),
         Step::Reconcile => Answer::Done(steps.reconcile().await),
-        Step::Cancel(cell) => Answer::Done(cancel(pool, cell).await),
+        Step::Steer { task, number, is_forced, .. } => Answer::Done(steer(pool, task, number, is_forced).await),
         Step::Reopen { task, cell } => Answer::Done(reopen(pool, task, cell).await),
     }
 }
@@ -230,7 +236,15 @@ async fn take(steps: &Steps, pool: &PgPool, step: Step) -> Answer {
 fn submit(job: &Job) -> Submit {
     let cell = job.cell().expect("a cell's job");
     // An answer comes at once or never: an earlier submit keeps no later one waiting.
-    Submit { cell, round: 1, lane: "prod".into(), request_sha256: "0".into(), answer_within: Duration::ZERO }
+    Submit {
+        cell,
+        round: 1,
+        lane: "prod".into(),
+        request_sha256: "0".into(),
+        answer_within: Duration::ZERO,
+        token_hash: String::new(),
+        is_probe: false,
+    }
 }
 
 /// What a handler reads before anything else: the cell's state, whether its end was asked for, and its attempts.
@@ -242,13 +256,11 @@ async fn look(pool: &PgPool, job: &Job) -> Result<(String, bool, Past), QueueErr
     Ok((row.status.to_string(), row.is_cancel_requested, past))
 }
 
-/// There is no command for it yet: this is what one will write first.
-async fn cancel(pool: &PgPool, cell: Uuid) -> Result<(), QueueError> {
+/// Ends a cell by hand: cancels it, or by force.
+async fn steer(pool: &PgPool, task: Uuid, number: i32, is_forced: bool) -> Result<(), QueueError> {
     let mut connection = pool.acquire().await?;
-    sqlx::query("update imagemill.subtasks set cancel_requested_at = now() where id = $1")
-        .bind(cell)
-        .execute(&mut *connection)
-        .await?;
+    let (status, what) = if is_forced { (Status::Failed, "force_complete_task") } else { (Status::Cancelled, "cancel_subtask") };
+    steering::end_cells(&mut connection, task, Some(&[number]), status, "tester", what).await?;
     Ok(())
 }
 

@@ -94,9 +94,15 @@ impl World {
                 return true;
             }
             if !self.rig.sessions[index].gate.is_parked() {
-                return false;
+                // It waited for a lock when it was looked at last.
+                self.quiesce(index).await;
+                self.compare().await;
             }
-            self.pass(index, Passing::Through).await;
+            match &self.rig.sessions[index] {
+                session if session.flight.is_none() => return true,
+                session if !session.gate.is_parked() => return false,
+                _ => self.pass(index, Passing::Through).await,
+            }
         }
         panic!("a step of 100 statements");
     }
@@ -166,8 +172,10 @@ impl World {
                 self.tables.orphaned(&name, |id, claim| steps.holds(id, claim));
                 None
             }
-            Step::Cancel(cell) => {
-                self.tables.cancel_requested(cell);
+            Step::Steer { cell, is_forced, .. } => {
+                self.tables.steered(cell, is_forced);
+                let seen = self.rig.read().await;
+                self.tables.name_completion(&seen);
                 None
             }
             Step::Reopen { cell, .. } => {

@@ -85,6 +85,7 @@ impl World {
         settings.queue.poll_interval = Duration::from_millis(200);
         settings.generate_image.backoff_min = Duration::from_millis(100);
         settings.generate_image.backoff_max = Duration::from_millis(400);
+        settings.upstream.probe_interval = Duration::from_secs(1);
         let context = Context::new(database.pool.clone(), settings).with_upstream().expect("the upstream's client");
         let directory = tempfile::tempdir().expect("a directory");
         Self { database, simulator, context, actor: Actor::from(user), environment: BTreeMap::new(), directory }
@@ -152,6 +153,7 @@ impl World {
             .env(variable("queue.poll_interval"), "200ms")
             .env(variable("generate_image.backoff_min"), "100ms")
             .env(variable("generate_image.backoff_max"), "400ms")
+            .env(variable("upstream.probe_interval"), "1s")
             .env(variable("logs.directory"), "")
             .stdin(Stdio::null());
         for lane in ["prod", "ops", "dev"] {

@@ -1,0 +1,233 @@
+//! The page in a browser: what it shows, what it lets nobody do, how fast it is.
+
+use std::time::Duration;
+
+use imagemill::{
+    models::{Prompt, TaskDefinition, TaskInput},
+    services::task_service,
+};
+use serde_json::{Value, json};
+
+use super::{browser::Browser, end, ended_task, written};
+use crate::{
+    commands::example,
+    support::{World, eventually},
+};
+
+const AXE: &str = include_str!("axe/axe.min.js");
+
+/// Themes and widths that people have.
+const LOOKS: [(u32, u32, &str); 4] = [(1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light"), (390, 844, "dark")];
+
+async fn task_of_3024(world: &World) -> uuid::Uuid {
+    let text = std::fs::read_to_string(example("grid-3024.json")).unwrap();
+    let given: Value = serde_json::from_str(&text).unwrap();
+    let definition = TaskDefinition::from_json(&given, &(&world.context.settings.limits).into()).unwrap();
+    let created = task_service::create_task(&world.context, &world.actor, &definition).await.unwrap();
+    end(world, created.id).await;
+    created.id
+}
+
+/// What axe-core finds that is serious or worse.
+async fn serious(browser: &mut Browser) -> Value {
+    browser.evaluate(&format!("{AXE};0")).await;
+    let run = "axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations
+        .filter(violation => ['serious', 'critical'].includes(violation.impact))
+        .map(violation => [violation.id, ...violation.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + node.failureSummary)]))";
+    browser.evaluate(run).await
+}
+
+/// Microseconds of the first trace event of this name.
+fn at(trace: &[Value], name: &str) -> f64 {
+    let found = trace.iter().filter(|event| event["name"] == name).filter_map(|event| event["ts"].as_f64());
+    found.fold(f64::INFINITY, f64::min)
+}
+
+#[tokio::test]
+async fn a_page_of_3024_cells_is_small_quick_and_for_everybody() {
+    let world = World::new().await;
+    let task = task_of_3024(&world).await;
+    let (said, page) = written(&world, task, &[]).await;
+    assert_eq!((said["cells"].as_i64(), said["urls"].as_i64()), (Some(3024), Some(0)), "{said}");
+    let bytes = said["page_bytes"].as_u64().unwrap();
+    assert!(bytes < 3_000_000, "{bytes} bytes without pictures");
+    let Some(mut browser) = Browser::start().await else { return };
+    for (width, height, theme) in LOOKS {
+        browser.show_as(width, height, theme).await;
+        browser.open(&page).await;
+        browser.until("document.querySelectorAll('.cell.completed img').length > 4").await;
+        browser
+            .until("[...document.querySelectorAll('.cell img')].some(image => image.complete && image.naturalWidth === 64)")
+            .await;
+        browser.until("document.querySelectorAll('.cell.failed .why').length > 0").await;
+        let widths = browser.evaluate("[document.documentElement.scrollWidth, innerWidth]").await;
+        assert_eq!(widths, json!([width, width]), "the page itself scrolls sideways");
+        let inner = "(grid => grid.scrollWidth > grid.clientWidth)(document.getElementById('grid'))";
+        assert_eq!(browser.evaluate(inner).await, json!(true), "the grid scrolls in its own box");
+        assert_eq!(serious(&mut browser).await, json!([]), "axe-core, {width} {theme}");
+        browser.shoot(&format!("grid-{width}-{theme}")).await;
+        browser.evaluate("document.querySelector('.cell.completed').click()").await;
+        browser.until("document.getElementById('viewer').open").await;
+        assert_eq!(serious(&mut browser).await, json!([]), "axe-core of one picture, {width} {theme}");
+        browser.shoot(&format!("grid-{width}-{theme}-viewer")).await;
+    }
+
+    // The promises are 2 s and 150 ms; a machine that is busy with tests may take ten times as long.
+    browser.show_as(1440, 900, "light").await;
+    browser.start_trace().await;
+    browser.open(&page).await;
+    browser.until("document.querySelectorAll('.cell').length > 20").await;
+    let trace = browser.end_trace().await;
+    let first_paint =
+        (at(&trace, "firstContentfulPaint").max(at(&trace, "firstPaint")) - at(&trace, "navigationStart")) / 1_000.0;
+    let change = "(async () => { const rows = document.getElementById('axis-y'); performance.mark('change-begins'); rows.value = 2;
+        rows.dispatchEvent(new Event('change')); await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame);
+        performance.mark('change-shown'); })()";
+    let trace = browser.trace(change).await;
+    let change = (at(&trace, "change-shown") - at(&trace, "change-begins")) / 1_000.0;
+    eprintln!("3,024 cells: {bytes} bytes; first paint {first_paint:.0} ms; another axis {change:.0} ms");
+    assert!(first_paint > 0.0 && first_paint < 20_000.0, "first paint after {first_paint} ms");
+    assert!(change > 0.0 && change < 1_500.0, "another axis after {change} ms");
+    let heads = "[...document.querySelectorAll('.row-head')].map(head => head.textContent).slice(0, 3)";
+    assert_eq!(browser.evaluate(heads).await, json!(["1:1", "3:4", "16:9"]));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn fifty_thousand_cells_open_and_rows_are_made_as_they_scroll_in() {
+    let world = World::new().await;
+    let prompts =
+        |name: &str, count: usize| (0..count).map(|value| Prompt::freetext(format!("{name} {value}"))).collect::<Vec<_>>();
+    let input = TaskInput::new("50,000 cells")
+        .variable_prompt("first", prompts("first", 100))
+        .variable_prompt("second", prompts("second", 100));
+    let task = ended_task(&world, input.ratio(["1:1", "2:3", "3:2", "3:4", "4:3"])).await;
+    let (said, page) = written(&world, task, &[]).await;
+    assert_eq!(said["cells"], 50_000);
+    let Some(mut browser) = Browser::start().await else { return };
+    browser.show_as(1440, 900, "dark").await;
+    browser.open(&page).await;
+    // Every ratio below every first value: 500 rows of 100.
+    let all =
+        "(select => { select.value = -1; select.dispatchEvent(new Event('change')); })(document.querySelector('#rest select'))";
+    browser.evaluate(all).await;
+    assert_eq!(browser.evaluate("document.getElementById('grid').getAttribute('aria-rowcount')").await, json!("501"));
+    browser.evaluate("(grid => grid.scrollTo(grid.scrollWidth, grid.scrollHeight))(document.getElementById('grid'))").await;
+    browser.until("document.getElementById('cell-49998') !== null").await;
+    browser.until("document.getElementById('cell-0') === null").await;
+    browser.until("document.querySelectorAll('.cell img[src]').length > 10").await;
+    let last = "(cell => [cell.querySelector('.unseen').textContent, cell.className])(document.getElementById('cell-49999'))";
+    let label = "cell 49999, first 99, second 99, 4:3, waiting";
+    assert_eq!(browser.evaluate(last).await, json!([label, "cell pending"]));
+    let there = browser.evaluate("document.querySelectorAll('.cell').length").await.as_u64().unwrap();
+    assert!((20..400).contains(&there), "{there} cells are in the page, and no more than are seen should be");
+    browser.shoot("fifty-thousand").await;
+    // All of them in one flow.
+    let flow = "(rows => { rows.value = -1; rows.dispatchEvent(new Event('change')); })(document.getElementById('axis-y'))";
+    browser.evaluate(flow).await;
+    browser.evaluate("(grid => grid.scrollTo(0, grid.scrollHeight))(document.getElementById('grid'))").await;
+    browser.until("document.getElementById('cell-49999') !== null && document.querySelectorAll('.cell').length < 400").await;
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn what_people_wrote_is_shown_and_never_run() {
+    let world = World::new().await;
+    let hostile = "</script><script>window.ran = 1</script><img src=x onerror=\"window.ran = 2\">";
+    let right_to_left = "\u{5d0}\u{5d1}\u{5d2} 12 \u{202e}txet";
+    let values = [hostile, right_to_left, "it's \"quoted\" & \u{2028}broken \u{6c34}\u{1f3a8}", hostile];
+    let input = TaskInput::new(format!("{hostile} {{{{data}}}}")).variable_prompt(hostile, values.map(Prompt::freetext));
+    let task = ended_task(&world, input.prompt(Prompt::freetext(hostile)).batch_size(2)).await;
+    sqlx::query("update imagemill.subtasks set result_file = null, result = 'javascript:window.ran = 3' where cell = 0")
+        .execute(world.pool())
+        .await
+        .unwrap();
+    let (said, page) = written(&world, task, &[]).await;
+    assert_eq!(said["urls"], 0, "an address that is no picture's is not linked");
+    let Some(mut browser) = Browser::start().await else { return };
+    browser.show_as(1440, 900, "light").await;
+    browser.open(&page).await;
+    browser.until("document.querySelectorAll('.cell').length === 8").await;
+    let heads = "[...document.querySelectorAll('.row-head span')].map(head => head.textContent)";
+    assert_eq!(browser.evaluate(heads).await, json!(values.map(str::trim)), "equal values stay apart");
+    assert_eq!(browser.evaluate("document.getElementById('name').textContent").await, json!(format!("{hostile} {{{{data}}}}")));
+    assert_eq!(browser.evaluate("document.title").await, json!(format!("{hostile} {{{{data}}}}")));
+    let failed = "document.querySelector('.cell.failed em').textContent";
+    assert_eq!(browser.evaluate(failed).await, json!("</script><b>\"it is 'refused'\" & so on"));
+    for cell in 0..8 {
+        browser
+            .evaluate(&format!("document.getElementById('cell-{cell}').click(); document.getElementById('next').click()"))
+            .await;
+    }
+    assert_eq!(browser.evaluate("window.ran === undefined").await, json!(true), "text of a task was run");
+    browser.shoot("hostile").await;
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let is_file = |url: &String| url.starts_with("file:");
+    assert!(browser.requests().iter().all(is_file), "{:?}", browser.requests());
+    // Whatever might be run could reach nobody.
+    let out = "fetch('http://127.0.0.1:9/').then(() => 'sent', error => String(error))";
+    browser.evaluate(out).await;
+    let told = browser.complaints().join("\n");
+    assert!(told.contains("Content Security Policy"), "{told}");
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn ratings_by_key_are_exported_as_they_are_read() {
+    let world = World::new().await;
+    let styles = ["woodcut", "watercolour", "ink"].map(Prompt::freetext);
+    let task = ended_task(&world, TaskInput::new("rated").variable_prompt("style", styles).ratio(["1:1", "2:3"])).await;
+    sqlx::query("update imagemill.subtasks set rating = 2 where cell in (1, 2)").execute(world.pool()).await.unwrap();
+    let (_, page) = written(&world, task, &[]).await;
+    let Some(mut browser) = Browser::start().await else { return };
+    browser.show_as(1440, 900, "light").await;
+    browser.open(&page).await;
+    browser.evaluate("document.getElementById('grid').focus()").await;
+    // Rows are styles, columns ratios. Cell 0; cell 1 loses its rating; cell 3; cell 5 failed and takes none; cell 2 stays as it was.
+    for key in ["5", "ArrowRight", "0", "ArrowDown", "4", "ArrowDown", "3", "ArrowLeft", "ArrowUp", "1", "2"] {
+        browser.press(key).await;
+    }
+    assert_eq!(browser.evaluate("document.getElementById('export').textContent").await, json!("Export 3 ratings"));
+    // They outlive the page.
+    browser.open(&page).await;
+    browser.until("document.getElementById('export').textContent === 'Export 3 ratings'").await;
+    browser.evaluate("document.getElementById('export').click()").await;
+    let file = browser.downloads.join(format!("ratings-{task}.json"));
+    eventually("the ratings are downloaded", async || std::fs::read(&file).is_ok_and(|bytes| bytes.ends_with(b"\n"))).await;
+    let exported: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let ratings = json!([{ "cell": 0, "rating": 5 }, { "cell": 1, "rating": null }, { "cell": 3, "rating": 4 }]);
+    assert_eq!(exported, json!({ "task_id": task, "ratings": ratings }));
+    // Enter opens, keys rate there too, Escape leads back to the grid.
+    browser.evaluate("document.getElementById('grid').focus()").await;
+    browser.press("Enter").await;
+    browser.until("document.getElementById('viewer').open").await;
+    browser.press("1").await;
+    browser.until("document.querySelector('#stars [aria-pressed=true]').textContent === '1'").await;
+    browser.press("Escape").await;
+    browser.until("!document.getElementById('viewer').open && document.activeElement.id === 'grid'").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_task_without_axes_is_one_picture() {
+    let world = World::new().await;
+    let task = ended_task(&world, TaskInput::new("One picture").prompt(Prompt::freetext("a lighthouse in the fog"))).await;
+    let (said, page) = written(&world, task, &[]).await;
+    assert_eq!((said["cells"].as_i64(), said["files"].as_i64()), (Some(1), Some(1)));
+    let Some(mut browser) = Browser::start().await else { return };
+    for (width, height, theme) in LOOKS {
+        browser.show_as(width, height, theme).await;
+        browser.open(&page).await;
+        browser.until("document.querySelectorAll('.cell img').length === 1").await;
+        tokio::time::timeout(Duration::from_mins(1), browser.until("document.querySelector('.cell img').naturalWidth === 64"))
+            .await
+            .expect("the picture is there");
+        assert_eq!(browser.evaluate("document.documentElement.scrollWidth").await, json!(width));
+        assert_eq!(serious(&mut browser).await, json!([]), "axe-core, {width} {theme}");
+        browser.shoot(&format!("one-{width}-{theme}")).await;
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}

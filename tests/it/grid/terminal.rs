@@ -1,0 +1,149 @@
+//! `top` and `task watch`, on a terminal and elsewhere.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    os::fd::AsFd as _,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use imagemill::simulator::{Behaviour, Rule, SimulatorOptions};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcgetattr, tcsetwinsize},
+};
+
+use crate::{
+    commands::{ends_with, json},
+    support::{BOUND, World, eventually},
+};
+
+/// A terminal of 100 columns, and what was written to it.
+struct Terminal {
+    master: File,
+    slave: File,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side");
+        let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("UTF-8");
+        let slave = File::options().read(true).write(true).open(name).expect("open the other side");
+        let size = Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&slave, size).expect("a size");
+        let master = File::from(master);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, shared) = (master.try_clone().expect("share it"), Arc::clone(&written));
+        // It ends when every other side is closed.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read) = reader.read(&mut buffer) {
+                if read == 0 {
+                    break;
+                }
+                shared.lock().expect("no panic").extend_from_slice(&buffer[..read]);
+            }
+        });
+        Self { master, slave, written }
+    }
+
+    fn other_side(&self) -> Stdio {
+        self.slave.try_clone().expect("share it").into()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().expect("no panic")).into_owned()
+    }
+
+    /// Local modes: whether it echoes and waits for lines.
+    fn modes(&self) -> String {
+        format!("{:?}", tcgetattr(self.slave.as_fd()).expect("its modes").local_modes)
+    }
+
+    fn type_in(&mut self, keys: &[u8]) {
+        use std::io::Write as _;
+        self.master.write_all(keys).expect("type");
+    }
+}
+
+#[tokio::test]
+async fn top_shows_workers_lanes_and_tasks_once_where_there_is_no_terminal() {
+    let world = World::with(SimulatorOptions { hold_polls: true, ..SimulatorOptions::default() }).await;
+    let task = world.create(20).await;
+    let _worker = world.worker(&["--concurrency", "8"]);
+    world.until("select count(*) = 8 from imagemill.attempts where state = 'accepted'").await;
+    let (text, _) = ends_with(&world, &["--as", "tester", "top"], 0).await;
+    assert!(!text.contains('\u{1b}'), "{text}");
+    let line = |begin: &str| {
+        let line = text.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("no {begin}: {text}"));
+        line.split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!(line("prod")[1..4], ["8", "40", "12"], "in flight, limit, waiting");
+    assert_eq!(line("ops")[1..4], ["0", "20", "0"]);
+    let row = line(&task.id.to_string());
+    assert!(row.contains(&"0/20") && row.contains(&"tester"), "{row:?}");
+    let found = json(&world, &["--as", "tester", "--json", "top"]).await;
+    assert_eq!(found["workers"][0]["jobs"], 8);
+    assert_eq!(found["lanes"][0]["waiting"], 12);
+    assert_eq!(found["tasks"][0]["id"], task.id.to_string());
+}
+
+#[tokio::test]
+async fn top_gives_the_terminal_back_and_has_no_colours_where_none_are_wanted() {
+    let world = World::new().await;
+    world.create(3).await;
+    for (keys, colours) in [(&b"q"[..], true), (&b"\x03"[..], false)] {
+        let mut terminal = Terminal::open();
+        let before = terminal.modes();
+        let mut command = world.command(&["--as", "tester", "top"]);
+        command
+            .env("TERM", "xterm-256color")
+            .stdin(terminal.other_side())
+            .stdout(terminal.other_side())
+            .stderr(terminal.other_side());
+        if !colours {
+            command.env("NO_COLOR", "1");
+        }
+        let mut top = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+        eventually("top is drawn", async || terminal.text().contains("0/3")).await;
+        assert_ne!(terminal.modes(), before, "keys are read without echo");
+        // Refreshed without being asked.
+        eventually("top is drawn again", async || terminal.text().matches("0/3").count() >= 2).await;
+        terminal.type_in(keys);
+        let ended = tokio::time::timeout(BOUND, top.wait()).await.expect("top ends").unwrap();
+        assert!(ended.success(), "{}", terminal.text());
+        assert_eq!(terminal.modes(), before, "the terminal is as it was");
+        eventually("the screen is given back", async || terminal.text().contains("\u{1b}[?1049l")).await;
+        let text = terminal.text();
+        assert!(text.contains("\u{1b}[?1049h") && text.contains("\u{1b}[?25h"), "{text:?}");
+        assert_eq!(text.contains("\u{1b}[1m"), colours, "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn watch_says_which_cells_fail_and_has_a_bar_for_each_lane() {
+    let world =
+        World::with(SimulatorOptions { rules: vec![Rule::new(Behaviour::IllegalImage)], ..SimulatorOptions::default() }).await;
+    let task = world.create(3).await;
+    sqlx::query("update imagemill.subtasks set lane = 'ops' where cell = 2").execute(world.pool()).await.unwrap();
+    let id = task.id.to_string();
+    let terminal = Terminal::open();
+    let mut command = world.command(&["--as", "tester", "task", "watch", &id]);
+    command.env("TERM", "xterm-256color").stdout(Stdio::null()).stderr(terminal.other_side());
+    let mut watch = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+    eventually("the lanes have their bars", async || {
+        let text = terminal.text();
+        text.contains("prod") && text.contains("ops") && text.contains("0/2")
+    })
+    .await;
+    world.drain().await;
+    tokio::time::timeout(BOUND, watch.wait()).await.expect("watch ends").unwrap();
+    let text = terminal.text();
+    assert!(text.contains("failed, refused") && text.contains("3/3"), "{text}");
+    // Elsewhere than on a terminal: lines.
+    let (_, lines) = ends_with(&world, &["--as", "tester", "task", "watch", &id], 0).await;
+    assert!(lines.contains("3/3") && lines.contains("cell 0 failed, refused") && !lines.contains('\u{1b}'), "{lines}");
+}
