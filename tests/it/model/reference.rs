@@ -12,7 +12,7 @@ use imagemill::{
 };
 use uuid::Uuid;
 
-use super::rows::{AttemptRow, JobRow, Tables, TaskData};
+use super::rows::{AttemptRow, JobRow, Tables, TaskData, is_open, status_after};
 
 impl Tables {
     fn holds(&self, job: &Job) -> bool {
@@ -92,7 +92,7 @@ impl Tables {
         for ((job, outcome), _) in settles.iter().zip(&held).filter(|(_, held)| **held) {
             self.put_back(&job.id);
             if let Some(row) = self.jobs.get_mut(&job.id) {
-                status(outcome.verdict).clone_into(&mut row.status);
+                status_after(outcome.verdict).clone_into(&mut row.status);
             }
         }
         let mut settled = Vec::new();
@@ -135,7 +135,7 @@ impl Tables {
                 let state = self.attempts(cell).get(ordinal as usize - 1).map(|row| row.state.clone());
                 state.as_deref() == end.map(|end| end.state.as_str())
             }
-            _ => self.jobs.get(&job.id).is_some_and(|row| row.claim == job.claim && row.status == status(outcome.verdict)),
+            _ => self.jobs.get(&job.id).is_some_and(|row| row.claim == job.claim && row.status == status_after(outcome.verdict)),
         };
         if let (Some(cell), Some(AttemptState::NotSent)) = (job.cell(), end.map(|end| end.state)) {
             for row in self.attempts(cell) {
@@ -289,18 +289,5 @@ impl Tables {
                 (row.status, row.worker) = ("Pending".to_owned(), None);
             }
         }
-    }
-}
-
-fn is_open(status: &str) -> bool {
-    ["pending", "processing"].contains(&status)
-}
-
-fn status(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Done => "Done",
-        Verdict::Failed => "Failed",
-        Verdict::Cancelled => "Killed",
-        _ => "Pending",
     }
 }
