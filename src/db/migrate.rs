@@ -15,6 +15,9 @@ use super::{
 /// What apalis's tables need to be ours as well; see the file.
 const REPEATABLE: &str = include_str!("apalis_tables.sql");
 
+/// The functions that claim; see the file.
+const CLAIM: &str = include_str!("claim.sql");
+
 /// Key of the advisory lock under which one process at a time brings the schema up to date ("imagemil" in ASCII).
 const INIT_LOCK: i64 = 0x696d_6167_656d_696c;
 
@@ -180,6 +183,7 @@ async fn migrate(connection: &mut PgConnection, patience: Patience, migrator: &M
     patiently(connection, patience, async |connection| {
         let mut step = connection.begin().await?;
         sqlx::raw_sql(REPEATABLE).execute(&mut *step).await?;
+        sqlx::raw_sql(CLAIM).execute(&mut *step).await?;
         Ok(step.commit().await?)
     })
     .await?;

@@ -9,11 +9,13 @@ use std::{
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::FutureExt as _;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     engine::Engine,
     error::QueueError,
+    grant,
     job::Job,
     ledger::{self, Acceptance, Begun, Evidence, Submit},
     outcome::{Outcome, Verdict},
@@ -123,6 +125,31 @@ impl Engine {
     pub async fn reopen_attempt(&self, job: &Job, cell: Uuid, ordinal: i32, round: i32) -> Result<bool, QueueError> {
         let writers = self.writers(&job.queue)?;
         self.persist(|| ledger::reopen(self.connections(), writers.hook(), job, cell, (ordinal, round))).await
+    }
+
+    /// Waits for the moment that the job's claim was granted, and takes another one where that is past. False: a token was set.
+    ///
+    /// # Errors
+    /// See [`QueueError`]: no moment could be had.
+    pub async fn submit_moment(&self, job: &Job, lane: &str) -> Result<bool, QueueError> {
+        let mut grant = job.grant;
+        while let Some(granted) = grant {
+            if let Some(due) = granted.due(Instant::now()) {
+                tokio::select! {
+                    biased;
+                    _ = job.tokens.interrupted() => return Ok(false),
+                    () = tokio::time::sleep_until(due) => {}
+                }
+                if granted.is_open(Instant::now()) {
+                    return Ok(true);
+                }
+            }
+            if job.tokens.interrupt().is_some() {
+                return Ok(false);
+            }
+            grant = grant::again(self.connections(), lane).await?;
+        }
+        Ok(true)
     }
 
     /// Commits the upstream's id, before the first poll; repeats it until it stands.

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    grant::Grant,
     ledger::{Acceptance, Submit},
     slots::Slot,
     tokens::JobTokens,
@@ -26,6 +27,8 @@ pub struct Job {
     pub id: String,
     /// The queue's name.
     pub queue: Arc<str>,
+    /// What it belongs to: a task.
+    pub group: Arc<str>,
     /// Idempotency key: the cell's id, or `task:round`.
     pub key: String,
     /// As enqueued.
@@ -38,6 +41,8 @@ pub struct Job {
     pub is_resumed: bool,
     /// Whether it was claimed to try whether a paused lane works again.
     pub is_probe: bool,
+    /// When its submit may leave; none: at once.
+    pub grant: Option<Grant>,
     /// The incarnation that claimed it.
     pub worker: Arc<str>,
     /// What ends its waiting early.

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     beat::{self, LastBeat},
-    claim::{self, Cursor, Served},
+    claim::{self, Served},
     connections::Connections,
     engine::{EngineOptions, Queue},
     error::QueueError,
+    hint::Hint,
     incarnation,
     job::Job,
     pauses::Gate,
@@ -100,7 +101,8 @@ impl Steps {
     pub async fn claim(&self, queue: &str, wanted: usize) -> Result<Vec<Job>, QueueError> {
         let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
         let token = self.shared.gate.token_hash();
-        let jobs = claim::claim(&self.shared.connections, served, &self.name(), &token, wanted, &mut Cursor::new()).await;
+        let claimed = claim::claim(&self.shared.connections, served, &self.name(), &token, wanted, &mut Hint::default()).await;
+        let jobs = claimed.map(|claimed| claimed.jobs);
         self.hold(jobs)
     }
 

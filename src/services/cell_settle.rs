@@ -160,13 +160,17 @@ impl Settle for CellHook {
         connection: &mut PgConnection,
         settles: &[&(Job, Outcome)],
         moved: &[Moved],
+        submits: &BTreeMap<String, i64>,
     ) -> Result<(), QueueError> {
         let cells: Option<Vec<Move>> = moved.iter().map(from_moved).collect();
         let cells = cells.ok_or_else(|| match settles.first() {
             Some((job, _)) => refuse(job, "a move is none of ours"),
             None => QueueError::Ended,
         })?;
-        Ok(count_moves(connection, &cells).await?)
+        // What is no task's id came from no row of ours.
+        let submits: Vec<(Uuid, i64)> =
+            submits.iter().filter_map(|(group, count)| Some((Uuid::parse_str(group).ok()?, *count))).collect();
+        Ok(count_moves(connection, &cells, &submits).await?)
     }
 }
 
@@ -183,14 +187,21 @@ fn from_moved(moved: &Moved) -> Option<Move> {
 }
 
 /// Moves the counts by what the UPDATE of subtasks returned, and enqueues the completion of a task whose last cell ended:
-/// exactly once a round. Whatever ends or reopens cells calls it, in the same transaction and as its last step.
-pub(super) async fn count_moves(connection: &mut PgConnection, moves: &[Move]) -> Result<(), sqlx::Error> {
+/// exactly once a round. `submits` are the attempts that ended and were billed, or perhaps, by task. Whatever ends or reopens cells calls it, in the same transaction and as its last step.
+pub(super) async fn count_moves(
+    connection: &mut PgConnection,
+    moves: &[Move],
+    submits: &[(Uuid, i64)],
+) -> Result<(), sqlx::Error> {
     // In the order of the ids, as everybody locks them.
     let mut changes: BTreeMap<Uuid, Counts> = BTreeMap::new();
     for moved in moves {
         let change = changes.entry(moved.task_id).or_default();
         add(change, moved.from_status, -1);
         add(change, moved.to_status, 1);
+    }
+    for (task_id, count) in submits {
+        changes.entry(*task_id).or_default().submits += count;
     }
     let changes: Vec<(Uuid, Counts)> = changes.into_iter().filter(|(_, change)| *change != Counts::default()).collect();
     if changes.is_empty() {

@@ -161,7 +161,7 @@ async fn reopen(
     };
     queue::begin_anew(connection, GenerateImage::QUEUE, &batch.keys).await?;
     queue::reopen(connection, &batch).await?;
-    count_moves(connection, &moves).await?;
+    count_moves(connection, &moves, &[]).await?;
     if !task.status.is_terminal() {
         // This round ends by being followed: its completion finds that, and each round has one all the same.
         enqueue_completion(connection, id, task.round, task.user_id).await?;

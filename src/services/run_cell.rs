@@ -357,6 +357,16 @@ impl Journal for CellJournal<'_> {
         Ok(Some(format!("{}/{ordinal}", self.cell)))
     }
 
+    async fn moment(&self) -> bool {
+        match self.engine.submit_moment(self.job, &self.row.lane).await {
+            Ok(may_leave) => may_leave,
+            Err(error) => {
+                tracing::warn!(%error, "no moment of the lane's rate: not submitted");
+                false
+            }
+        }
+    }
+
     fn may_submit(&self) -> bool {
         self.engine.may_submit(self.job) && !self.is_stopped()
     }

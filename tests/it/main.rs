@@ -19,6 +19,7 @@ mod keeping;
 mod kill;
 mod lease;
 mod licences;
+mod limits;
 mod live_schema;
 mod main_job;
 mod make_image;

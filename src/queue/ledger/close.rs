@@ -1,6 +1,6 @@
 //! The ends of attempts.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -18,13 +18,13 @@ pub(in crate::queue) enum Close<'a> {
 }
 
 /// Closes the open attempts of cells; under the fences of their jobs these can only be the jobs' own. Returns the cells of
-/// which one was open.
+/// which one was open, each with the state that it ended in.
 pub(in crate::queue) async fn close(
     connection: &mut PgConnection,
     closes: Vec<(Uuid, Close<'_>)>,
-) -> Result<HashSet<Uuid>, sqlx::Error> {
+) -> Result<HashMap<Uuid, AttemptState>, sqlx::Error> {
     if closes.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let closes = by_cell(closes);
     macro_rules! column {
@@ -38,7 +38,7 @@ pub(in crate::queue) async fn close(
                 .collect::<Vec<_>>()
         };
     }
-    let ended: Vec<Uuid> = sqlx::query_scalar(
+    let ended: Vec<(Uuid, AttemptState)> = sqlx::query_as(
         "update imagemill.attempts as attempt
          set state = coalesce(given.state, case attempt.state when 'submitting' then 'unknown' else 'abandoned' end),
              http_status = coalesce(given.http_status, attempt.http_status), error = given.error,
@@ -47,7 +47,7 @@ pub(in crate::queue) async fn close(
               as given (cell, state, http_status, error, polls, ordinal, error_kind)
          where attempt.subtask_id = given.cell and attempt.finished_at is null
            and (given.ordinal is null or attempt.ordinal = given.ordinal)
-         returning attempt.subtask_id",
+         returning attempt.subtask_id, attempt.state",
     )
     .bind(closes.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())
     .bind(column!(end, _kind => Some(end.state.as_str()), _error => None))

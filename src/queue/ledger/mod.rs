@@ -63,6 +63,11 @@ impl AttemptState {
         matches!(self, Self::NotSent | Self::TurnedAway)
     }
 
+    /// Whether it counts against a budget once it has ended: it was billed, or perhaps.
+    pub const fn is_billed(self) -> bool {
+        !self.is_uncounted() && !matches!(self, Self::Rejected)
+    }
+
     /// As it stands in the row.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -31,6 +31,11 @@ pub trait Journal: Send + Sync {
     /// not leave.
     async fn submitting(&self, token_hash: &str) -> Result<Option<String>, QueueError>;
 
+    /// Waits for the moment at which the lane's rate lets it leave. False: it must not leave.
+    async fn moment(&self) -> bool {
+        true
+    }
+
     /// The last check before the first byte.
     fn may_submit(&self) -> bool;
 
@@ -144,7 +149,7 @@ pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, Cl
     Ok(MadeImage::Polled { end, polls, since: accepted.since })
 }
 
-/// Permit, row, last check, POST, id: in this order.
+/// Permit, row, the lane's moment, last check, POST, id: in this order.
 async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage> {
     let permit = tokio::select! {
         biased;
@@ -160,7 +165,7 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
         Ok(None) => return Err(MadeImage::NotBegun),
         Err(error) => return Err(MadeImage::NotWritten(error)),
     };
-    if !params.journal.may_submit() {
+    if !params.journal.moment().await || !params.journal.may_submit() {
         return Err(MadeImage::HeldBack);
     }
     let begun = Instant::now();

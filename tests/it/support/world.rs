@@ -69,6 +69,13 @@ impl World {
         let roles = ["admin".to_owned()];
         let mut connection = database.pool.acquire().await.expect("a connection");
         assert!(users::insert(&mut connection, id, "tester", None, &roles).await.expect("insert the user"));
+        // A test that is about a limit sets it.
+        sqlx::query(
+            "update imagemill.lanes set max_in_flight = 10000, ramp_start = null, ramp_step = null, ramp_interval = null",
+        )
+        .execute(&mut *connection)
+        .await
+        .expect("take the limits away");
         let user = users::get_by_username(&mut connection, "tester").await.expect("read the user").expect("the user");
         drop(connection);
         let mut settings = Settings::defaults().expect("the built-in settings");
