@@ -158,7 +158,9 @@ impl StateMachineTest for Machine {
                 let step = Step::Reopen { task: world.task, cell: world.cells[cell] };
                 world.start(OPERATOR, step).await;
             }
-            Transition::Pass { session, passing } => world.pass(session, passing).await,
+            Transition::Pass { session, passing } => {
+                world.pass(session, passing).await;
+            }
         });
         machine
     }

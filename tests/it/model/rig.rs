@@ -130,16 +130,13 @@ impl Rig {
             .expect("look at the locks")
     }
 
-    /// What holds the locks that these processes wait for, for a message.
-    pub(super) async fn holders(&mut self, waiting: &[i32]) -> Vec<String> {
-        sqlx::query_scalar(
-            "select distinct concat_ws(' ', backend_type, state, left(query, 80)) from pg_stat_activity
-             where pid in (select unnest(pg_blocking_pids(pid)) from unnest($1::integer[]) as waiting (pid))",
-        )
-        .bind(waiting)
-        .fetch_all(&mut self.observer)
-        .await
-        .expect("look at the locks")
+    /// The processes that hold the locks that these wait for.
+    pub(super) async fn holders(&mut self, waiting: &[i32]) -> Vec<i32> {
+        sqlx::query_scalar("select distinct unnest(pg_blocking_pids(pid)) from unnest($1::integer[]) as waiting (pid)")
+            .bind(waiting)
+            .fetch_all(&mut self.observer)
+            .await
+            .expect("look at the locks")
     }
 }
 
