@@ -55,7 +55,7 @@ from (select cells.task_id, count(*) as submits
       group by cells.task_id) as counted
 where counted.task_id = counts.task_id;
 
-create function imagemill.count_submits(cells uuid[], change integer) returns void
+create function imagemill.move_submits(cells uuid[], change integer) returns void
 language sql
 as $$
     -- Locked in the order of their ids, as everybody does.
@@ -67,7 +67,7 @@ as $$
     update imagemill.task_counts counts set submits = greatest(counts.submits + changes.by, 0)
     from changes where counts.task_id = changes.task_id and counts.task_id in (select task_id from locked)
 $$;
-comment on function imagemill.count_submits is 'For whatever ends an attempt outside of a settle (change 1), or opens it again or finds that it was not billed (-1).';
+comment on function imagemill.move_submits is 'For whatever ends an attempt outside of a settle (change 1), or opens it again or finds that it was not billed (-1).';
 
 create function imagemill.group_limits(groups text[])
 returns table ("group" text, weight integer, not_before timestamptz, submits_left bigint)

@@ -66,6 +66,7 @@ declare
     chosen    uuid[];
     held      uuid[];
     ended_now uuid[];
+    given_up_now uuid[];
     total     integer;
 begin
     if new_status is null or new_status not in ('cancelled', 'failed') then
@@ -107,11 +108,18 @@ begin
     update imagemill.subtasks s set cancel_requested_at = now(), updated_at = now()
     where s.id = any (held) and s.completed_at is null and s.cancel_requested_at is null;
 
-    update imagemill.attempts a
-    set state = case a.state when 'submitting' then 'unknown' else 'abandoned' end, error = words, finished_at = now(),
-        error_kind = case new_status when 'failed' then 'operator' end
-    where a.subtask_id = any (ended_now) and a.finished_at is null
-      and not exists (select from unnest(held) as running (id) where running.id = a.subtask_id);
+    with given_up as (
+        update imagemill.attempts a
+        set state = case a.state when 'submitting' then 'unknown' else 'abandoned' end, error = words, finished_at = now(),
+            error_kind = case new_status when 'failed' then 'operator' end
+        where a.subtask_id = any (ended_now) and a.finished_at is null
+          and not exists (select from unnest(held) as running (id) where running.id = a.subtask_id)
+        returning a.subtask_id
+    )
+    select array_agg(subtask_id) into given_up_now from given_up;
+    if given_up_now is not null then
+        perform imagemill.move_submits(given_up_now, 1);
+    end if;
 
     update apalis.jobs j
     set status = 'Killed', done_at = now(), lock_by = null, lock_at = null, metadata = delete(j.metadata, 'resume'),

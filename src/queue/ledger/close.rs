@@ -68,9 +68,13 @@ pub(in crate::queue) async fn close(
 /// What PostgreSQL says.
 pub async fn close_leftovers(connection: &mut PgConnection, cells: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update imagemill.attempts
-         set state = case state when 'submitting' then 'unknown' else 'abandoned' end, finished_at = now()
-         where subtask_id = any ($1) and finished_at is null",
+        "with ended as (
+             update imagemill.attempts
+             set state = case state when 'submitting' then 'unknown' else 'abandoned' end, finished_at = now()
+             where subtask_id = any ($1) and finished_at is null
+             returning subtask_id
+         )
+         select imagemill.move_submits(array_agg(subtask_id), 1) from ended having count(*) > 0",
     )
     .bind(cells)
     .execute(connection)

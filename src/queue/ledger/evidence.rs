@@ -85,7 +85,7 @@ async fn write(
              returning attempt.subtask_id, attempt.finished_at = now() as has_ended
          ), counted as (
              -- What was unknown before has been counted.
-             select imagemill.count_submits(array_agg(subtask_id), 1) from evidence where has_ended having count(*) > 0
+             select imagemill.move_submits(array_agg(subtask_id), 1) from evidence where has_ended having count(*) > 0
          )
          select given.cell, given.ordinal, (given.job, given.claim) in (select id, claim from held),
                 exists (select from written where written.subtask_id = given.cell and written.ordinal = given.ordinal)

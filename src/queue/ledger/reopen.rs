@@ -49,6 +49,8 @@ async fn write(
     if rows != 1 {
         return Err(QueueError::Ledger { cell, message: format!("attempt {ordinal} is not one that can be opened again") });
     }
+    // It is in flight again, and counts as such.
+    sqlx::query("select imagemill.move_submits(array[$1], -1)").bind(cell).execute(&mut *connection).await?;
     if !opened.new_groups.is_empty() {
         hook.open_groups(connection, &opened.new_groups.into_iter().collect::<Vec<_>>()).await?;
     }

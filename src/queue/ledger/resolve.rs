@@ -83,9 +83,13 @@ pub async fn resolve(
     .bind(state)
     .bind(upstream_id)
     .bind(note)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?
     .rows_affected();
+    if rows == 1 && state == "not_sent" {
+        // No budget has to bear it.
+        sqlx::query("select imagemill.move_submits(array[$1], -1)").bind(cell).execute(connection).await?;
+    }
     Ok(rows == 1)
 }
 
