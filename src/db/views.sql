@@ -138,7 +138,7 @@ begin
               and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected') and (a.state = 'unknown') = is_unknown);
 end
 $$;
-comment on function imagemill.count_submits(uuid, boolean) is 'Submits of a task that were billed, or of which nobody knows, counted from its attempts.';
+comment on function imagemill.count_submits is 'Submits of a task that were billed, or of which nobody knows, counted from its attempts.';
 
 create or replace view imagemill.task_overview as
 select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane, t.total_images,

@@ -204,7 +204,7 @@ fn seed() -> u64 {
 
 #[test]
 fn the_engine_does_what_the_model_says() {
-    run(seed(), 150);
+    run(seed(), 100);
 }
 
 #[test]
