@@ -363,7 +363,7 @@ begin
     -- What a group does not have goes to others at the next turn; what is left after the last one, at the next claim.
     for turn in 1..8 loop
         exit when taken is null or got >= p_wanted
-                  or (p_key is null and not exists (select from unnest(room) as free (places) where free.places > 0));
+                  or (p_key is null and not p_solitary and not exists (select from unnest(room) as free (places) where free.places > 0));
         missing := array_fill(0, array[coalesce(cardinality(p_group_of), 0)]);
         if p_key is not null or p_solitary then
             dealt := '{}';
