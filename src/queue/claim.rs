@@ -141,7 +141,7 @@ pub(super) async fn claim(
     for row in &rows {
         match (&row.id, &row.lane, &row.group, row.run_at) {
             (Some(id), Some(lane), Some(group), Some(run_at)) if row.is_resumed == Some(false) => {
-                hint.took(lane, group, run_at, id)
+                hint.took(lane, group, run_at, id);
             }
             (Some(_), ..) => {}
             (None, Some(lane), Some(group), _) if row.key.as_deref() == Some(EMPTY) => hint.is_empty(lane, group),

@@ -27,7 +27,8 @@ const CANDIDATES: std::ops::RangeInclusive<usize> = 32..=256;
 #[derive(Debug, Clone, FromRow)]
 struct Group {
     lane: String,
-    group: String,
+    #[sqlx(rename = "group")]
+    name: String,
     owner: String,
     weight: i32,
     has_budget: bool,
@@ -95,7 +96,7 @@ impl Hint {
                 Ok(query.bind(&*served.queue).bind(&served.lanes).fetch_all(connection).await?)
             })
             .await?;
-        self.groups = groups.into_iter().map(|group| ((group.group.clone(), group.lane.clone()), group)).collect();
+        self.groups = groups.into_iter().map(|group| ((group.name.clone(), group.lane.clone()), group)).collect();
         self.read = Some(Instant::now());
         Ok(())
     }
@@ -115,11 +116,11 @@ impl Hint {
                 chosen.extend(kept);
             }
         }
-        chosen.sort_by(|left, right| (&left.group, &left.lane).cmp(&(&right.group, &right.lane)));
+        chosen.sort_by(|left, right| (&left.name, &left.lane).cmp(&(&right.name, &right.lane)));
         let mut candidates = Candidates::default();
         for group in chosen {
             candidates.lanes.push(group.lane.clone());
-            candidates.groups.push(group.group.clone());
+            candidates.groups.push(group.name.clone());
             candidates.owners.push(group.owner.clone());
             candidates.weights.push(group.weight);
             candidates.budgets.push(group.has_budget);
@@ -180,11 +181,11 @@ fn nearest(groups: Vec<&Group>, most: usize) -> Vec<&Group> {
         // Stable: the oldest first where they are equal.
         groups.sort_by(|left, right| {
             let load = |group: &Group| group.jobs as f64 / f64::from(group.weight.max(1));
-            load(left).total_cmp(&load(right)).then_with(|| left.group.cmp(&right.group))
+            load(left).total_cmp(&load(right)).then_with(|| left.name.cmp(&right.name))
         });
         ranked.extend(groups.iter().enumerate().map(|(rank, group)| (rank, group.owner_jobs, *group)));
     }
-    ranked.sort_by_key(|(rank, owner_jobs, group)| (*rank as i64 + *owner_jobs, group.group.clone()));
+    ranked.sort_by_key(|(rank, owner_jobs, group)| (*rank as i64 + *owner_jobs, group.name.clone()));
     ranked.into_iter().take(most).map(|(_, _, group)| group).collect()
 }
 
@@ -195,7 +196,7 @@ mod tests {
     fn group(name: &str, owner: &str, weight: i32, jobs: i64) -> Group {
         Group {
             lane: "prod".to_owned(),
-            group: name.to_owned(),
+            name: name.to_owned(),
             owner: owner.to_owned(),
             weight,
             has_budget: false,
@@ -210,7 +211,7 @@ mod tests {
     fn the_groups_whose_turn_it_is_are_kept() {
         let groups = [group("a", "one", 1, 5), group("b", "one", 8, 5), group("c", "two", 1, 9), group("d", "one", 1, 0)];
         let names = |most| -> Vec<String> {
-            nearest(groups.iter().collect(), most).into_iter().map(|group| group.group.clone()).collect()
+            nearest(groups.iter().collect(), most).into_iter().map(|group| group.name.clone()).collect()
         };
         // Of each owner the least loaded first.
         assert_eq!(names(2), ["c", "d"]);

@@ -16,6 +16,7 @@ const CHANGING: [&str; 4] = ["UUID", "TIMESTAMPTZ", "INTERVAL", "DATE"];
 /// What the README tells of: two owners, two tasks, two workers.
 async fn known_content() -> World {
     let world = World::new().await;
+    world.limit_lanes().await;
     let input = TaskInput::new("lantern market")
         .prompt(Prompt::freetext("a night market"))
         .variable_prompt("light", ["lanterns", "moon"].map(Prompt::freetext))

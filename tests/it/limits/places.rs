@@ -52,6 +52,24 @@ async fn a_change_of_the_limit_by_sql_is_obeyed_by_workers_that_wait() {
 }
 
 #[tokio::test]
+async fn workers_that_are_woken_at_once_share_one_limit() {
+    let mut world = World::with(working(300_000)).await;
+    change_lane(&world, "max_in_flight = 3").await;
+    world.set("queue.poll_interval", "1h");
+    let workers: Vec<_> = (0..6).map(|_| world.worker(&["--concurrency", "20"])).collect();
+    let listening = "select count(*) from pg_stat_activity
+                     where datname = current_database() and query ilike 'listen %imagemill_jobs%'";
+    eventually("all listen", || async { world.number(listening).await == 6 }).await;
+    world.create(100).await;
+    eventually("the lane is full", || async { world.simulator.ledger().len() >= 3 }).await;
+    change_lane(&world, "max_in_flight = 5").await;
+    // Of six workers that counted at the same moment each would have taken three.
+    eventually("five are in flight", || async { world.simulator.ledger().len() == 5 }).await;
+    assert_eq!(world.number(RUNNING).await, 5);
+    drop(workers);
+}
+
+#[tokio::test]
 async fn a_lane_that_starts_cold_is_ramped_up() {
     let world = World::with(working(300_000)).await;
     change_lane(

@@ -76,6 +76,7 @@ impl World {
         .execute(&mut *connection)
         .await
         .expect("take the limits away");
+        sqlx::query("delete from imagemill.audit").execute(&mut *connection).await.expect("nothing has happened yet");
         let user = users::get_by_username(&mut connection, "tester").await.expect("read the user").expect("the user");
         drop(connection);
         let mut settings = Settings::defaults().expect("the built-in settings");
@@ -96,6 +97,19 @@ impl World {
         let context = Context::new(database.pool.clone(), settings).with_upstream().expect("the upstream's client");
         let directory = tempfile::tempdir().expect("a directory");
         Self { database, simulator, context, actor: Actor::from(user), environment: BTreeMap::new(), directory }
+    }
+
+    /// Gives the lanes the limits back that a new database has.
+    pub(crate) async fn limit_lanes(&self) {
+        sqlx::query(
+            "update imagemill.lanes
+             set max_in_flight = case lane when 'prod' then 40 when 'ops' then 20 else 4 end,
+                 ramp_start = case lane when 'ops' then 5 end, ramp_step = case lane when 'ops' then 5 end,
+                 ramp_interval = case lane when 'ops' then interval '30 seconds' end",
+        )
+        .execute(self.pool())
+        .await
+        .expect("limit the lanes");
     }
 
     /// The pool of this test.

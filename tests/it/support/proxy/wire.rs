@@ -33,6 +33,9 @@ pub(super) fn kinds(sql: &str) -> BTreeSet<Commit> {
             kinds.insert(Commit::Settle);
         }
     }
+    if text.contains("from imagemill.claim(") {
+        kinds.insert(Commit::Claim);
+    }
     if text.contains("delete from apalis.workers") {
         kinds.insert(Commit::End);
     }
@@ -136,6 +139,7 @@ mod tests {
             one("with x as (select 1) UPDATE apalis.jobs as job\n set status = 'Running' from x where 1 = 1"),
             [Commit::Claim]
         );
+        assert_eq!(one("select id from imagemill.claim($1)"), [Commit::Claim]);
         assert_eq!(one("update apalis.jobs set status = $1, done_at = now() where status = 'Running'"), [Commit::Settle]);
         assert_eq!(one("update apalis.jobs set status = 'Pending', lock_by = null where status = 'Running'"), []);
         assert_eq!(one("insert into imagemill.attempts (subtask_id) values ($1)"), [Commit::Ledger]);
