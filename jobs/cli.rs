@@ -141,6 +141,9 @@ pub(crate) enum TaskCommand {
         /// Say what would be created, and store nothing.
         #[arg(long)]
         dry_run: bool,
+        /// Take over pictures of your earlier tasks that were paid for with the same request.
+        #[arg(long)]
+        reuse: bool,
     },
     /// List tasks, newest first.
     List {

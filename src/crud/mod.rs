@@ -11,6 +11,7 @@ pub mod purge;
 pub mod ratings;
 pub mod remarks;
 pub mod retries;
+pub mod reusable;
 pub mod spend_sums;
 pub mod steering;
 pub mod subtasks;

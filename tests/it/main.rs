@@ -34,6 +34,7 @@ mod purge;
 mod questions;
 mod readme;
 mod retention;
+mod reuse;
 mod roles;
 mod run_command;
 mod schema;
