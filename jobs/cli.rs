@@ -9,8 +9,12 @@ use imagemill::{
         simulate::SimulateArgs,
     },
     config,
+    models::status::ErrorKind,
 };
 use uuid::Uuid;
+
+use crate::steering;
+pub(crate) use crate::steering::{AttemptCommand, LaneCommand};
 
 /// A durable job queue on PostgreSQL that runs image-generation experiments: nothing lost, nothing paid twice.
 #[derive(Debug, Parser)]
@@ -55,6 +59,12 @@ pub(crate) enum Command {
     /// Create tasks and look at them.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// The ways into the upstream: look at them, pause them, limit them.
+    #[command(subcommand)]
+    Lane(LaneCommand),
+    /// Attempts of which it is not known whether they were paid for.
+    #[command(subcommand)]
+    Attempt(AttemptCommand),
     /// Workers, lanes and open tasks, refreshed each second; `q` quits.
     Top,
     /// Create users and list them.
@@ -146,6 +156,68 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
     },
+    /// Write a task's cells as CSV, or with --json as JSON: where each stands, seed, prompts, upstream id, state, cost, hash.
+    Export {
+        /// The task.
+        id: Uuid,
+        /// As CSV.
+        #[arg(long, conflicts_with = "json", required_unless_present = "json")]
+        csv: bool,
+        /// Copy the kept pictures here, named by the values of their axes.
+        #[arg(long, value_name = "DIR")]
+        pictures: Option<PathBuf>,
+    },
+    /// Rate pictures 1 to 5.
+    Rate {
+        /// The task.
+        id: Uuid,
+        /// The cell, from 0.
+        #[arg(long, value_name = "N", requires = "rating", required_unless_present = "from")]
+        cell: Option<i32>,
+        /// 1 to 5, or none.
+        #[arg(long, value_name = "R", requires = "cell", value_parser = rating)]
+        rating: Option<Rating>,
+        /// A file of ratings (JSON), as the page of a grid exports it; `-` reads standard input.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["cell", "rating"])]
+        from: Option<PathBuf>,
+    },
+    /// Say something of a picture; without a text, show what was said.
+    Remark {
+        /// The task.
+        id: Uuid,
+        /// What to say.
+        #[arg(requires = "cell")]
+        text: Option<String>,
+        /// The cell, from 0.
+        #[arg(long, value_name = "N", requires = "text")]
+        cell: Option<i32>,
+        /// Take this remark away.
+        #[arg(long, value_name = "REMARK", conflicts_with = "text")]
+        remove: Option<Uuid>,
+    },
+    /// Keep a task at hand; without one, list those that are.
+    Favourite {
+        /// The task.
+        id: Option<Uuid>,
+        /// Let go of it.
+        #[arg(long, requires = "id")]
+        remove: bool,
+    },
+    /// Delete an ended task, so that it can be restored until it is purged.
+    Delete {
+        /// The task.
+        id: Uuid,
+    },
+    /// Take a deleted task back.
+    Restore {
+        /// The task.
+        id: Uuid,
+    },
+    /// Print a task's input, as a file for `task create`.
+    Reuse {
+        /// The task.
+        id: Uuid,
+    },
     /// Write a task's grid as one HTML page, and as a labelled contact sheet.
     Grid {
         /// The task.
@@ -171,6 +243,41 @@ pub(crate) enum TaskCommand {
         /// Say what would be deleted, and delete nothing.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Cancel a task or some of its cells: no submit of them leaves any more.
+    Cancel {
+        /// The task.
+        id: Uuid,
+        /// These cells alone, by their numbers.
+        #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
+        cells: Vec<i32>,
+    },
+    /// Run failed and cancelled cells again; what was paid for is asked for first.
+    Retry {
+        /// The task.
+        id: Uuid,
+        /// Those that failed for these reasons, for instance `upstream_timeout,unknown_submit`.
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = steering::kind, conflicts_with = "cells")]
+        kinds: Vec<ErrorKind>,
+        /// These cells, by their numbers.
+        #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
+        cells: Vec<i32>,
+        /// Submit at once, even where an earlier submit may be alive: it may be paid for twice.
+        #[arg(long)]
+        now: bool,
+    },
+    /// End a task: its open cells fail as `operator`.
+    ForceComplete {
+        /// The task.
+        id: Uuid,
+    },
+    /// Say why a cell is not running, and until when, where that is known.
+    Why {
+        /// The task.
+        id: Uuid,
+        /// The cell, from 0.
+        #[arg(long, value_name = "N")]
+        cell: i32,
     },
     /// Show a task's progress until it ends.
     Watch {
@@ -206,6 +313,18 @@ pub(crate) struct PsqlArgs {
     /// Arguments of psql, for instance -c "select 1".
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// A rating, or that there is to be none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rating(pub(crate) Option<i16>);
+
+fn rating(text: &str) -> Result<Rating, String> {
+    if text == "none" {
+        return Ok(Rating(None));
+    }
+    let rating = text.parse().ok().filter(|rating| (1..=5).contains(rating));
+    rating.map(|rating| Rating(Some(rating))).ok_or_else(|| "a rating is 1 to 5, or none".to_owned())
 }
 
 /// An age as settings have it.

@@ -4,6 +4,7 @@ mod cli;
 mod complete_task;
 mod generate_image;
 mod signals;
+mod steering;
 mod stock_worker;
 mod worker;
 
@@ -21,13 +22,16 @@ use imagemill::{
         report::Failure,
         run::RunOptions,
         session::{Session, Who},
+        task_export::Form,
         task_grid::Places,
+        task_remark::Remark,
         task_wait::Waited,
     },
     config::{self, LoadOptions, Loaded, LogSettings},
     services::{
         make_image::{ClientError, UpstreamClient},
-        task_service::Purge,
+        ratings::CellRating,
+        task_service::{Purge, Retry},
     },
 };
 use secrecy::ExposeSecret as _;
@@ -116,6 +120,8 @@ async fn dispatch(cli: Cli, options: LoadOptions, loaded: Loaded) -> Result<Exit
             }
         }
         Command::Task(command) => return task(command, loaded, &who, json, out).await,
+        Command::Lane(command) => steering::lane(command, loaded, &who, json, out).await?,
+        Command::Attempt(command) => steering::attempt(command, loaded, &who, json, out).await?,
         Command::Top => {
             let session = Session::open(loaded.settings, &who).await?;
             let done = commands::top::top(session.context(), &session.actor, json, out).await;
@@ -172,9 +178,36 @@ async fn task(
         commands::task_create::plan(&loaded.settings.limits, definition, json, out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let ratings = match &command {
+        TaskCommand::Rate { id, cell, rating, from } => match (cell, rating, from) {
+            (_, _, Some(file)) => commands::task_rate::read(file, *id)?,
+            (Some(cell), Some(rating), None) => vec![CellRating { cell: *cell, rating: rating.0 }],
+            _ => return Err(Failure::usage("name a cell and its rating, or a file: --cell N --rating R, or --from FILE")),
+        },
+        _ => Vec::new(),
+    };
     let session = Session::open(loaded.settings, who).await?;
     let (context, actor) = (session.context(), &session.actor);
     let done = match (command, &definition) {
+        (TaskCommand::Export { id, csv, pictures }, _) => {
+            let form = if csv { Form::Csv } else { Form::Json };
+            commands::task_export::export(context, actor, id, form, pictures.as_deref(), out).await.map(|()| 0)
+        }
+        (TaskCommand::Rate { id, .. }, _) => commands::task_rate::rate(context, actor, id, &ratings, json, out).await.map(|()| 0),
+        (TaskCommand::Remark { id, text, cell, remove }, _) => {
+            let what = match (cell.zip(text), remove) {
+                (Some((cell, text)), _) => Remark::Add(cell, text),
+                (None, Some(remark)) => Remark::Remove(remark),
+                (None, None) => Remark::List,
+            };
+            commands::task_remark::remark(context, actor, id, what, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Favourite { id, remove }, _) => {
+            commands::task_favourite::favourite(context, actor, id, remove, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Delete { id }, _) => commands::task_delete::delete(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Restore { id }, _) => commands::task_delete::restore(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Reuse { id }, _) => commands::task_reuse::reuse(context, actor, id, out).await.map(|()| 0),
         (TaskCommand::Create { .. }, Some(definition)) => {
             commands::task_create::create(context, actor, definition, json, out).await.map(|()| 0)
         }
@@ -190,7 +223,18 @@ async fn task(
             let purge = Purge { older_than, everybody: all, dry_run };
             commands::task_purge::purge(context, actor, purge, json, out).await.map(|()| 0)
         }
+        (TaskCommand::Cancel { id, cells }, _) => {
+            commands::task_steer::cancel(context, actor, id, &cells, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Retry { id, kinds, cells, now }, _) => {
+            let what = Retry { kinds, cells, now };
+            commands::task_steer::retry(context, actor, id, &what, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::ForceComplete { id }, _) => {
+            commands::task_steer::force_complete(context, actor, id, json, out).await.map(|()| 0)
+        }
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {
             let timeout = timeout.map(Duration::from_secs);

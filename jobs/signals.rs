@@ -47,6 +47,11 @@ impl Signals {
     }
 }
 
+/// SIGHUP: what can be read again is to be.
+pub(crate) fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// The parent holds the other end of standard input: it closes however the parent ends. Read on a thread, since a read that
 /// never returns must not keep the runtime from ending.
 pub(crate) fn watch_parent() -> std::io::Result<CancellationToken> {

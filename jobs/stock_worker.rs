@@ -62,7 +62,7 @@ async fn handle(job: StockJob, call: Data<Call>) -> Result<String, BoxDynError> 
     let made = make_image(MakeImageParams {
         client: &call.client,
         lane: &job.lane,
-        body: job.body.clone(),
+        body: serde_json::to_vec(&job.body)?,
         resume: None,
         deadline: call.deadline,
         tokens: &JobTokens::default(),

@@ -5,13 +5,18 @@ use std::{future::Future, time::Duration};
 use apalis::prelude::{Monitor, WorkerBuilder};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
-    queue::{Engine, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
-    services::{context::Context, error::ServiceError, processing, task_service},
+    queue::{Engine, EngineOptions, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
+    services::{context::Context, error::ServiceError, pause_watch, pauses, processing, task_service},
 };
 use serde::de::DeserializeOwned;
+use tokio::signal::unix::Signal;
 use uuid::Uuid;
 
-use crate::{complete_task::complete_task, generate_image::generate_image, signals::Signals};
+use crate::{
+    complete_task::complete_task,
+    generate_image::generate_image,
+    signals::{self, Signals},
+};
 
 /// What a worker was asked to do.
 #[derive(Debug, Clone)]
@@ -35,18 +40,21 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     // Signals are caught before the first claim: what is claimed must be able to leave in order.
     let mut signals =
         Signals::catch(options.with_parent).map_err(|error| ServiceError::Usage(format!("signals cannot be caught: {error}")))?;
+    let hangups = signals::hangups().map_err(|error| ServiceError::Usage(format!("SIGHUP cannot be caught: {error}")))?;
     let group = options.task.map(|task| task.to_string());
     let until_empty = options.until_empty.then(|| UntilEmpty { group: group.clone() });
     let mut queues = processing::queues(&context.settings, options.concurrency, options.lanes);
     for queue in &mut queues {
         queue.group.clone_from(&group);
     }
-    let engine = Engine::start(context.pool.clone(), processing::engine_options(&context.settings, until_empty), queues).await?;
+    let engine_options = EngineOptions { keeps_connections: true, ..processing::options(&context, until_empty) };
+    let engine = Engine::start(context.pool.clone(), engine_options, queues).await?;
     let monitor = monitor(&engine, &context);
     let workers = monitor.context();
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(sweep(engine.clone(), context.clone()));
     tokio::spawn(prune(engine.clone(), context.clone()));
+    tokio::spawn(watch(engine.clone(), context.clone(), hangups));
     let was_told = tokio::select! {
         () = engine.stopping() => false,
         () = signals.first() => {
@@ -117,7 +125,8 @@ where
     })
 }
 
-/// Looks, now and then, for tasks that no job will end.
+/// Looks, now and then, for tasks that no job will end and for upstream ids that came too late, and sums up what those cost that
+/// have ended.
 async fn sweep(engine: Engine, context: Context) {
     let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
     loop {
@@ -128,7 +137,33 @@ async fn sweep(engine: Engine, context: Context) {
         if let Err(error) = task_service::sweep(&context).await {
             tracing::warn!(%error, "the sweep failed; it comes again");
         }
+        match task_service::sweep_late_evidence(&context).await {
+            Ok(0) => {}
+            Ok(cells) => tracing::info!(cells, "upstream ids came late: polled, and nothing is paid"),
+            Err(error) => tracing::warn!(%error, "late upstream ids were not looked for; the sweep comes again"),
+        }
+        if let Err(error) = task_service::sum_up_spend(&context).await {
+            tracing::warn!(%error, "what ended tasks cost was not summed up; it comes again");
+        }
     }
+}
+
+/// Looks after the pauses that name this process's token, and reads the token again on SIGHUP.
+async fn watch(engine: Engine, context: Context, mut hangups: Signal) {
+    let reread = async {
+        while hangups.recv().await.is_some() {
+            if let Some(client) = &context.upstream {
+                tracing::info!("SIGHUP: the token is read again");
+                pauses::reload_token(client, &engine).await;
+            }
+        }
+    };
+    tokio::join!(pause_watch::watch(&context, &engine), async {
+        tokio::select! {
+            () = reread => {}
+            () = engine.stopping() => {}
+        }
+    });
 }
 
 /// Prunes finished jobs, for as long as this worker claims any.

@@ -32,7 +32,12 @@
 //! | create a task in a transaction of its own, or in the caller's | [`create_task`], [`create_task_in`] |
 //! | look at its grid: one slice in pages, and what has changed of it | [`task_matrix`] |
 //! | wait for its end | [`await_task`] |
+//! | cancel a task or a cell; end a task by force | [`cancel_task`], [`cancel_subtask`], [`force_complete_task`] |
+//! | run ended cells again | [`retry_task`] |
 //! | put a task's state right by hand, along an edge of its diagram | [`update_task_status`] |
+//! | take a task's cells away as data, page by page | [`export_task`] |
+//! | rate pictures, say something of them, keep tasks at hand | [`rate_task`], [`set_rating`], [`add_remark`], [`remove_remark`], [`set_favourite`] |
+//! | delete a task and take it back; use its input again | [`delete_task`], [`restore_task`], [`reuse_task`] |
 //! | delete tasks that ended long ago, and keep the sums of what was paid for | [`purge_tasks`] |
 //! | run cells in this process, by a lease like any worker | `process_subtask`, `process_pending_subtasks` (feature `worker`) |
 //! | call the image API alone, outside any queue | `make_image` with `MakeImageParams` (feature `worker`) |
@@ -59,10 +64,19 @@ pub mod simulator;
 
 pub use app::{initialize_app, shutdown_app};
 pub use models::{validate_prompts, validate_setting};
+pub use services::export::export_task;
+pub use services::favourites::set_favourite;
 pub use services::grid_service::task_matrix;
 #[cfg(feature = "worker")]
 pub use services::make_image::{MakeImageParams, make_image};
 #[cfg(feature = "worker")]
 pub use services::processing::{process_pending_subtasks, process_subtask};
+pub use services::ratings::rate_task;
+pub use services::remarks::{add_remark, remove_remark};
+pub use services::reuse::reuse_task;
+pub use services::subtask_service::cancel_subtask;
+pub use services::subtask_service::set_rating;
+pub use services::task_deletion::{delete_task, restore_task};
 pub use services::task_service::{await_task, create_task, create_task_in, plan_task, purge_tasks, update_task_status};
+pub use services::task_service::{cancel_task, force_complete_task, retry_task};
 pub use services::user_service::{create_user, get_all_users};

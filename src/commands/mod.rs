@@ -1,5 +1,6 @@
 //! One file a command of the command line: a plain function with plain arguments.
 
+pub mod attempt;
 pub mod bench;
 pub mod config;
 mod contact_sheet;
@@ -9,6 +10,7 @@ pub mod effective;
 pub mod health;
 pub mod init_db;
 pub mod init_users;
+pub mod lane;
 pub mod logs;
 mod output;
 pub mod progress;
@@ -22,13 +24,21 @@ mod stage;
 mod summary;
 mod table;
 pub mod task_create;
+pub mod task_delete;
+pub mod task_export;
+pub mod task_favourite;
 pub mod task_file;
 pub mod task_grid;
 pub mod task_list;
 pub mod task_purge;
+pub mod task_rate;
+pub mod task_remark;
+pub mod task_reuse;
 pub mod task_show;
+pub mod task_steer;
 pub mod task_wait;
 pub mod task_watch;
+pub mod task_why;
 mod terminal;
 pub mod top;
 mod upstream;

@@ -137,6 +137,7 @@ fn upstream(settings: &Settings, findings: &mut Findings) {
         findings.require(is_header_value(value), key, "must be printable ASCII without line breaks");
     }
     findings.lasts(upstream.connect_timeout, "upstream.connect_timeout");
+    findings.lasts(upstream.probe_interval, "upstream.probe_interval");
     findings.not_zero(upstream.max_connections, "upstream.max_connections");
 }
 

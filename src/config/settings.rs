@@ -117,7 +117,8 @@ pub struct GenerateImageSettings {
     /// An accepted attempt is given up after so long, whatever its polls say.
     #[serde(deserialize_with = "duration::deserialize")]
     pub deadline: Duration,
-    /// First wait after a submit that was turned away or not sent; doubles each time, with full jitter.
+    /// First wait of a cell after a submit that was turned away or not sent, and first pause of a lane that is throttled or in
+    /// trouble; doubles each time, for cells with jitter.
     #[serde(deserialize_with = "duration::deserialize")]
     pub backoff_min: Duration,
     /// Longest such wait.
@@ -140,9 +141,14 @@ pub struct UpstreamSettings {
     /// The API token.
     #[serde(deserialize_with = "optional::secret")]
     pub api_token: Option<SecretString>,
-    /// A file with the API token; read again when the upstream answers 401.
+    /// A file with the API token; read again when the upstream refuses the token, while a pause names it, and on SIGHUP.
     #[serde(deserialize_with = "optional::deserialize")]
     pub api_token_file: Option<PathBuf>,
+    /// So often one worker of the fleet tries whether a token that was refused is taken again.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub probe_interval: Duration,
+    /// So many transient errors of submits in a row, of all workers, pause their lane; 0: never.
+    pub breaker_errors: u32,
     /// Name of the header that carries the token.
     pub token_header: String,
     /// What stands before the token in that header.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::models::{
     Cell,
-    status::{ErrorKind, Status},
+    status::{ErrorKind, RetryMode, Status},
 };
 
 /// A cell as people see it.
@@ -121,6 +121,9 @@ pub struct RunRow {
     pub lane: String,
     /// Its state.
     pub status: Status,
+    /// What its last retry allows, and the round that it began.
+    #[sqlx(flatten)]
+    pub retry: RetryRow,
     /// The one to send.
     pub seed: i64,
     /// Pixels.
@@ -139,6 +142,17 @@ pub struct RunRow {
     pub lumina_step: Option<i32>,
 }
 
+/// The last retry of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromRow)]
+pub struct RetryRow {
+    /// What it allows; none: there was none.
+    #[sqlx(rename = "retry_mode")]
+    pub mode: Option<RetryMode>,
+    /// The round that it began.
+    #[sqlx(rename = "retry_round")]
+    pub round: Option<i32>,
+}
+
 /// Loads cells to be run.
 ///
 /// # Errors
@@ -147,7 +161,7 @@ pub async fn get_to_run(connection: &mut PgConnection, ids: &[Uuid]) -> Result<V
     sqlx::query_as(
         "select s.id, s.task_id, t.round,
                 s.cancel_requested_at is not null or t.cancel_requested_at is not null as is_cancel_requested,
-                s.cell, s.variable_indices, s.lane, s.status, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
+                s.cell, s.variable_indices, s.lane, s.status, s.retry_mode, s.retry_round, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
                 s.lumina_model_name, s.lumina_cfg, s.lumina_step
          from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
          where s.id = any ($1)",
@@ -229,6 +243,24 @@ pub async fn begin_attempts(connection: &mut PgConnection, cells: &[(Uuid, &str)
     .await
 }
 
+/// Pending cells whose last attempt is opened again: they are processing, and no attempt is counted. To be given in the order of
+/// the ids. Returns those that were pending and whose end was not asked for.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn resume_attempts(connection: &mut PgConnection, cells: &[Uuid]) -> Result<Vec<Begun>, sqlx::Error> {
+    sqlx::query_as(
+        "update imagemill.subtasks s
+         set status = 'processing', error = null, started_at = coalesce(s.started_at, now()), updated_at = now()
+         from imagemill.tasks t
+         where s.id = any ($1) and t.id = s.task_id and s.status = 'pending' and s.cancel_requested_at is null
+         returning s.id, s.task_id, t.status = 'pending' as is_first",
+    )
+    .bind(cells)
+    .fetch_all(connection)
+    .await
+}
+
 /// Where a cell went, as its UPDATE returned it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub struct Move {
@@ -298,7 +330,8 @@ pub struct Ending<'a> {
     pub error: Option<&'a str>,
 }
 
-/// Fails or cancels open cells, to be given in the order of the ids. Returns those that had not ended already.
+/// Fails or cancels open cells, to be given in the order of the ids. Returns those that had not ended already. One whose end was
+/// asked for is cancelled, whatever became of its attempt: the ledger says that.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -311,7 +344,8 @@ pub async fn end(connection: &mut PgConnection, endings: &[(Uuid, Ending<'_>)]) 
              where s.status in ('pending', 'processing') order by s.id for update of s
          )
          update imagemill.subtasks s
-         set status = case when given.kind is null then 'cancelled' else 'failed' end, error_kind = given.kind,
+         set status = case when given.kind is null or s.cancel_requested_at is not null then 'cancelled' else 'failed' end,
+             error_kind = case when s.cancel_requested_at is null then given.kind end,
              error = given.error, completed_at = now(), updated_at = now()
          from before join given on given.id = before.id where s.id = before.id
          returning s.task_id, before.status as from_status, s.status as to_status",
@@ -333,14 +367,16 @@ pub struct Return<'a> {
 }
 
 /// Cells go back to pending: turned away, not sent, or a new attempt that a policy allows. To be given in the order of the
-/// ids. Returns those that were processing.
+/// ids. Returns those that were processing. One whose end was asked for never goes back: it is cancelled.
 ///
 /// # Errors
 /// What PostgreSQL says.
 pub async fn put_back(connection: &mut PgConnection, returns: &[(Uuid, Return<'_>)]) -> Result<Vec<Move>, sqlx::Error> {
     sqlx::query_as(
         "update imagemill.subtasks s
-         set status = 'pending', attempt_count = attempt_count - given.uncounted, error = given.error, updated_at = now()
+         set status = case when s.cancel_requested_at is null then 'pending' else 'cancelled' end,
+             completed_at = case when s.cancel_requested_at is not null then now() end,
+             attempt_count = attempt_count - given.uncounted, error = given.error, updated_at = now()
          from unnest($1::uuid[], $2::integer[], $3::text[]) as given (id, uncounted, error)
          where s.id = given.id and status = 'processing'
          returning task_id, 'processing' as from_status, status as to_status",
@@ -350,6 +386,17 @@ pub async fn put_back(connection: &mut PgConnection, returns: &[(Uuid, Return<'_
     .bind(returns.iter().map(|(_, cell)| cell.error.map(str::to_owned)).collect::<Vec<_>>())
     .fetch_all(connection)
     .await
+}
+
+/// Of these cells, those that are cancelled.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_cancelled(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("select id from imagemill.subtasks where id = any ($1) and status = 'cancelled'")
+        .bind(ids)
+        .fetch_all(connection)
+        .await
 }
 
 /// Rates a picture, 1 to 5, or takes the rating away. False: there is no such completed cell.

@@ -12,6 +12,10 @@ pub struct Counts {
     pub failed_subtasks: i32,
     /// Cancelled.
     pub cancelled_subtasks: i32,
+    /// Attempts that have ended and were billed, or perhaps.
+    #[sqlx(default)]
+    #[serde(skip)]
+    pub submits: i64,
 }
 
 impl Counts {
@@ -34,25 +38,27 @@ pub async fn move_by(connection: &mut PgConnection, changes: &[(Uuid, Counts)]) 
     }
     sqlx::query_scalar(
         "with given as (
-             select * from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[])
-                           as given (task_id, completed, failed, cancelled)
+             select * from unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[])
+                           as given (task_id, completed, failed, cancelled, submits)
          ), locked as materialized (
              select c.task_id from imagemill.task_counts c join given using (task_id) order by c.task_id for update of c
          ), moved as (
              update imagemill.task_counts c
              set completed_subtasks = completed_subtasks + given.completed,
                  failed_subtasks = failed_subtasks + given.failed,
-                 cancelled_subtasks = cancelled_subtasks + given.cancelled
+                 cancelled_subtasks = cancelled_subtasks + given.cancelled, submits = c.submits + given.submits
              from given where c.task_id = given.task_id and c.task_id in (select task_id from locked)
-             returning c.task_id, completed_subtasks + failed_subtasks + cancelled_subtasks as ended
+             returning c.task_id, completed_subtasks + failed_subtasks + cancelled_subtasks as ended,
+                       given.completed + given.failed + given.cancelled <> 0 as has_moved
          )
          select moved.task_id from moved join imagemill.tasks t on t.id = moved.task_id
-         where moved.ended >= t.total_images",
+         where moved.ended >= t.total_images and moved.has_moved",
     )
     .bind(changes.iter().map(|(task_id, _)| *task_id).collect::<Vec<_>>())
     .bind(column!(change => change.completed_subtasks))
     .bind(column!(change => change.failed_subtasks))
     .bind(column!(change => change.cancelled_subtasks))
+    .bind(column!(change => change.submits))
     .fetch_all(connection)
     .await
 }

@@ -79,6 +79,8 @@ pub struct NewTask<'a> {
     pub axes: Value,
     /// Cells.
     pub total_images: i32,
+    /// A try against the simulator.
+    pub is_alone: bool,
 }
 
 /// Inserts with its counts; false: the owner has a task under this key, and nothing changed.
@@ -89,8 +91,9 @@ pub async fn insert(connection: &mut PgConnection, task: &NewTask<'_>) -> Result
     let rows = sqlx::query(
         "with added as (
              insert into imagemill.tasks
-                 (id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                 (id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images,
+                  is_alone)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              on conflict on constraint tasks_idempotency_key do nothing
              returning id
          )
@@ -107,6 +110,7 @@ pub async fn insert(connection: &mut PgConnection, task: &NewTask<'_>) -> Result
     .bind(&task.settings)
     .bind(&task.axes)
     .bind(task.total_images)
+    .bind(task.is_alone)
     .execute(connection)
     .await?
     .rows_affected();

@@ -12,17 +12,6 @@ begin
             for each row when (new.job_type not like 'imagemill.%')
             execute function apalis.notify_new_jobs();
     end if;
-    -- Here and not in a migration, since it leans on apalis's columns: it is taken away before apalis's migrations run.
-    if to_regclass('imagemill.jobs') is null then
-        create view imagemill.jobs as
-        select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.lock_by as worker,
-               j.lock_at as claimed_at, j.done_at, j.idempotency_key as key, j.metadata -> 'lane' as lane,
-               j.metadata -> 'group' as "group", j.metadata -> 'owner' as owner, j.metadata ? 'resume' as resume,
-               imagemill.readable_payload(j.job) as payload, j.last_result
-        from apalis.jobs j
-        where j.job_type like 'imagemill.%';
-        comment on view imagemill.jobs is 'imagemill''s rows of apalis.jobs in readable form.';
-    end if;
 end
 $$;
 

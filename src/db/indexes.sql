@@ -10,7 +10,7 @@ drop index apalis.lidx;
 drop index apalis.wtidx;
 drop index apalis.lsidx;
 
--- The claim of cells that nobody has begun, oldest first, by lane.
+-- The next that is due of a lane, and the claim of what is in none.
 create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
     where status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone';
 
@@ -27,7 +27,24 @@ create index imagemill_jobs_solitary on apalis.jobs (job_type, run_at, id)
     where status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary';
 
 -- What a worker holds: counted by its beat, put back by its rescuer, asked for by the foreign key when its row goes. In place of
--- apalis's own, in which every finished job stands as well.
-create index imagemill_jobs_lock_by on apalis.jobs (lock_by) where lock_by is not null;
+-- apalis's own, in which every finished job stands as well. And by the time of its claim: a claim counts what is in flight from the
+-- oldest that still runs on, and does not walk over what has ended.
+create index imagemill_jobs_held on apalis.jobs (lock_by, lock_at) where lock_by is not null;
 drop index apalis.idx_apalis_jobs_lock_by;
+drop index apalis.imagemill_jobs_lock_by;
 drop index apalis.imagemill_jobs_running;
+
+-- The claim of cells that nobody has begun: each task's oldest first, by lane. And which tasks have any.
+create index imagemill_jobs_pending_by_group on apalis.jobs (job_type, (metadata -> 'lane'), (metadata -> 'group'), run_at, id)
+    where status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone';
+
+-- Cells of which it is not known whether they were paid for: where the sweep looks for ids that came late.
+create index imagemill_subtasks_unknown on imagemill.subtasks (task_id) where error_kind = 'unknown_submit';
+
+-- Failed cells, for the view of failures. Written when a cell fails, and by no step of a cell that does not: error_kind is null all
+-- the way, and changes only with completed_at, which is in an index already.
+create index subtasks_failed on imagemill.subtasks (task_id, error_kind, completed_at) where error_kind is not null;
+
+-- The attempts of the last minutes, for the rate of a lane. A summary of a few bytes for each 128 pages, on a column that never
+-- changes: an insert touches it once in some thousand rows.
+create index attempts_submitted_at on imagemill.attempts using brin (submitted_at);

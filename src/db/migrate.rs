@@ -1,4 +1,5 @@
-//! The schema: apalis's migrations, then ours, each in a table of its own, then the repeatable step, then the indexes.
+//! The schema: apalis's migrations, then ours, each in a table of its own, then the repeatable steps: apalis's tables, the views,
+//! the roles, the indexes.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,14 @@ use thiserror::Error;
 use super::{
     indexes,
     patience::{Patience, milliseconds, patiently, set_lock_timeout},
+    roles, views,
 };
 
 /// What apalis's tables need to be ours as well; see the file.
 const REPEATABLE: &str = include_str!("apalis_tables.sql");
+
+/// The functions that claim; see the file.
+const CLAIM: &str = include_str!("claim.sql");
 
 /// Key of the advisory lock under which one process at a time brings the schema up to date ("imagemil" in ASCII).
 const INIT_LOCK: i64 = 0x696d_6167_656d_696c;
@@ -67,6 +72,16 @@ pub enum MigrateError {
     Busy {
         /// How long it was waited for.
         minutes: u64,
+    },
+    /// A view that somebody made stands on one of ours, whose columns have changed.
+    #[error(
+        "a view of yours stands in the way of imagemill.{view}, whose columns have changed: drop yours, run `imagemill init-db` and make it again ({source})"
+    )]
+    View {
+        /// Ours.
+        view: String,
+        /// What PostgreSQL says: it names yours.
+        source: sqlx::Error,
     },
     /// A fault of ours in the list of indexes.
     #[error("not an index: {statement}")]
@@ -156,7 +171,7 @@ async fn migrate(connection: &mut PgConnection, patience: Patience, migrator: &M
     let apalis = apalis_postgres::PostgresStorage::<()>::migrations();
     if !complete(connection, "apalis._sqlx_migrations", &apalis).await? {
         patiently(connection, patience, async |connection| {
-            sqlx::query("drop view if exists imagemill.jobs").execute(&mut *connection).await?;
+            views::drop_those_on_apalis(connection).await?;
             apalis.run(&mut *connection).await.map_err(MigrateError::Apalis)
         })
         .await?;
@@ -168,9 +183,12 @@ async fn migrate(connection: &mut PgConnection, patience: Patience, migrator: &M
     patiently(connection, patience, async |connection| {
         let mut step = connection.begin().await?;
         sqlx::raw_sql(REPEATABLE).execute(&mut *step).await?;
+        sqlx::raw_sql(CLAIM).execute(&mut *step).await?;
         Ok(step.commit().await?)
     })
     .await?;
+    patiently(connection, patience, async |connection| views::bring_up_to_date(connection).await).await?;
+    roles::bring_up_to_date(connection).await?;
     // Nobody queues behind what is made concurrently, so it may wait as long as it likes.
     set_lock_timeout(connection, &milliseconds(patience.bound)).await?;
     patiently(connection, patience, async |connection| indexes::bring_up_to_date(connection).await).await

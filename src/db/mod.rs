@@ -7,4 +7,6 @@ pub mod migrate;
 pub mod patience;
 pub mod pool;
 pub mod private;
+mod roles;
 pub mod session;
+mod views;

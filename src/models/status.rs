@@ -105,3 +105,15 @@ words! {
         Internal = "internal",
     }
 }
+
+words! {
+    /// What a retry of a cell allows.
+    RetryMode {
+        /// An earlier upstream id is asked for, and an earlier POST waited for, before anything is paid.
+        PollFirst = "poll_first",
+        /// Neither: an operator took the risk of paying twice.
+        Now = "now",
+        /// An id came late: it is polled, and nothing is paid.
+        Evidence = "evidence",
+    }
+}

@@ -32,7 +32,8 @@ pub(super) async fn acknowledge(connection: &mut PgConnection, settles: &[&(Job,
         None => json!({ "Ok": null }),
     };
     // `resume` says that an attempt is open: the next claim takes such a job before any other. An attempt that ends with this
-    // very settle is not closed yet here. Crashes are forgotten by whatever came to an end by itself.
+    // very settle is not closed yet here. Crashes are forgotten by whatever came to an end by itself. `cancel` was said to this
+    // claim: the cell's row says it to the next.
     let held: Vec<(String, i32)> = sqlx::query_as(
         "with given as (
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::double precision[], $6::jsonb[],
@@ -40,22 +41,23 @@ pub(super) async fn acknowledge(connection: &mut PgConnection, settles: &[&(Job,
                            as given (id, worker, claim, status, delay, result, cell, handed_over)
          ), locked as materialized (
              select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
+         ), held as materialized (
+             select given.* from given join locked using (id)
+             where locked.lock_by = given.worker and locked.attempts = given.claim and locked.status = 'Running'
          )
          update apalis.jobs as job
          set status = given.status, lock_by = null, lock_at = null, last_result = given.result,
              run_at = case when given.status = 'Pending' then now() + make_interval(secs => given.delay) else job.run_at end,
              done_at = case when given.status = 'Pending' then null else now() end,
              metadata = case when given.status = 'Pending' and given.cell is not null
-                                  and exists (select from imagemill.attempts
-                                              where subtask_id = given.cell and finished_at is null)
-                             then case when given.handed_over then job.metadata
-                                       else delete(job.metadata, array['crashes', 'solitary', 'ledger']) end
+                                  and (select true from imagemill.attempts
+                                       where subtask_id = given.cell and finished_at is null)
+                             then case when given.handed_over then delete(job.metadata, 'cancel')
+                                       else delete(job.metadata, array['crashes', 'solitary', 'ledger', 'cancel']) end
                                   || hstore('resume', 'true')
-                             when given.handed_over then delete(job.metadata, 'resume')
-                             else delete(job.metadata, array['resume', 'crashes', 'solitary', 'ledger']) end
-         from given join locked using (id)
-         where job.id = any ($1) and job.id = given.id
-           and locked.lock_by = given.worker and locked.attempts = given.claim and locked.status = 'Running'
+                             when given.handed_over then delete(job.metadata, array['resume', 'cancel'])
+                             else delete(job.metadata, array['resume', 'crashes', 'solitary', 'ledger', 'cancel']) end
+         from held as given where job.id = given.id
          returning job.id, given.claim",
     )
     .bind(column!(job, _outcome => job.id.clone()))

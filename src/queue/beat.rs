@@ -30,10 +30,10 @@ impl LastBeat {
 }
 
 /// What one beat found.
-struct Beat {
-    alive: bool,
+pub(super) struct Beat {
+    pub(super) alive: bool,
     running: i64,
-    others: Vec<(String, DateTime<Utc>)>,
+    pub(super) others: Vec<(String, DateTime<Utc>)>,
 }
 
 /// Starts the thread; it ends when the engine's `beat_stop` is cancelled.
@@ -141,7 +141,7 @@ async fn once(
     Ok(())
 }
 
-async fn beat(connection: &mut PgConnection, name: &str) -> Result<Beat, sqlx::Error> {
+pub(super) async fn beat(connection: &mut PgConnection, name: &str) -> Result<Beat, sqlx::Error> {
     let (alive, running, names, seen): (bool, i64, Vec<String>, Vec<DateTime<Utc>>) = sqlx::query_as(
         "with mine as (
              update apalis.workers set last_seen = clock_timestamp() where id = $1 returning id

@@ -3,8 +3,25 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+use tokio::time::Instant;
 
-use super::{connections::Connections, error::QueueError, job::Job, slots::Slots, tokens::JobTokens};
+use super::{
+    connections::Connections,
+    error::QueueError,
+    grant::Grant,
+    hint::{Candidates, Hint},
+    job::Job,
+    slots::Slots,
+    tokens::JobTokens,
+};
+
+/// Words of `imagemill.claim`: a lane without a free place, a group without a job that is due.
+const FULL: &str = "limit";
+const EMPTY: &str = "empty";
+
+/// A limit that is in the way is looked at again so often.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One queue as this process serves it.
 #[derive(Debug)]
@@ -17,122 +34,128 @@ pub(super) struct Served {
     pub(super) slots: Arc<Slots>,
 }
 
-/// id, payload, number of the claim, key, whether an attempt is open, crashes, lane, when it was due.
-type ClaimedRow = (String, Vec<u8>, i32, Option<String>, bool, i32, Option<String>, DateTime<Utc>);
-
-/// Up to where each lane was claimed. A hint only: what was claimed leaves dead entries at the head of its index, and this is
-/// where they end. Whoever finds less than he wanted looks from the beginning again, and so does everybody now and then: what
-/// was put back, or committed late, stands before it.
-pub(super) type Cursor = HashMap<String, (DateTime<Utc>, String)>;
-
-macro_rules! claim_statement {
-    (resumed: $resumed:literal, fresh: $fresh:literal) => {
-        concat!(
-            "with resumed as (
-                 -- An attempt is open: it must be polled on, whatever else waits.
-                 ",
-            $resumed,
-            "    limit $4
-             ), fresh as (
-                 ",
-            $fresh,
-            "    order by run_at, id
-                 limit $4 - (select count(*) from resumed)
-             ), picked as (
-                 select id from resumed union all select id from fresh
-             )
-             update apalis.jobs as job
-             set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
-             from picked where job.id = picked.id
-             returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
-                       coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at"
-        )
-    };
+/// A row of `imagemill.claim`: a job where it has an id, else why less was taken.
+#[derive(Debug, FromRow)]
+struct ClaimedRow {
+    id: Option<String>,
+    job: Option<Vec<u8>>,
+    claim: Option<i32>,
+    key: Option<String>,
+    is_resumed: Option<bool>,
+    crashes: Option<i32>,
+    lane: Option<String>,
+    group: Option<String>,
+    run_at: Option<DateTime<Utc>>,
+    wait: Option<f64>,
 }
 
-/// From some lanes: the oldest of each by its index, then the oldest of these.
-const CLAIM: &str = claim_statement!(
-    resumed: "select id from unnest($3::text[]) as wanted (lane)
-              cross join lateral (
-                  select id from apalis.jobs
-                  where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume'
-                    and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary'
-                    and run_at <= now()
-                  order by run_at, id limit $4
-                  for update skip locked) as waiting
-",
-    fresh: "select id from unnest($3::text[], $5::timestamptz[], $6::text[]) as wanted (lane, after, after_id)
-            cross join lateral (
-                select id, run_at from apalis.jobs
-                where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
-                  and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary'
-                  and run_at <= now() and (run_at, id) > (wanted.after, wanted.after_id)
-                order by run_at, id limit $4 - (select count(*) from resumed)
-                for update skip locked) as waiting
-"
-);
+/// What is claimed.
+#[derive(Debug)]
+enum Wanted<'a> {
+    /// So many, of whatever groups have their turn.
+    Turn(usize, Option<Candidates>),
+    /// The one of this key.
+    Key(&'a str),
+    /// One that is to be alone.
+    Solitary,
+    /// One of this lane, to try whether it works again: whatever pauses say.
+    Probe(&'a str),
+}
 
-/// From one group: by the index of groups, whatever else waits in the lanes.
-const CLAIM_OF_GROUP: &str = claim_statement!(
-    resumed: "select id from (
-                  select id from apalis.jobs
-                  where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'resume'
-                    and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and not metadata ? 'solitary'
-                    and run_at <= now()
-                  order by run_at, id limit $4
-                  for update skip locked) as waiting
-",
-    fresh: "select id from (
-                select id, run_at from apalis.jobs
-                where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'resume'
-                  and metadata -> 'group' = $5 and metadata -> 'lane' = any ($3) and not metadata ? 'solitary'
-                    and run_at <= now()
-                order by run_at, id limit $4 - (select count(*) from resumed)
-                for update skip locked) as waiting
-"
-);
+/// What a claim took, and what kept it from taking more.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// The jobs; those with an open attempt first.
+    pub(super) jobs: Vec<Job>,
+    /// When a lane's limit, a pause or a budget is to be looked at again; none: nothing of that kind was in the way.
+    pub(super) look_in: Option<Duration>,
+    /// Whether a lane has no place left: the next that is given back is to be taken at once.
+    pub(super) is_full: bool,
+}
 
-/// Claims up to so many. Cells with an open attempt come before any other; then the oldest.
-///
-/// Limits, pauses, turns and budgets of the lanes belong here, under the lanes' row locks (design, section 8).
+async fn call(
+    connections: &Connections,
+    served: &Served,
+    worker: &str,
+    token_hash: &str,
+    wanted: &Wanted<'_>,
+    hint: Option<&Hint>,
+) -> Result<(Vec<ClaimedRow>, Instant, Instant), QueueError> {
+    let (count, candidates, key) = match wanted {
+        Wanted::Turn(count, candidates) => (i32::try_from(*count).unwrap_or(i32::MAX), candidates.as_ref(), None),
+        Wanted::Key(key) => (1, None, Some(*key)),
+        Wanted::Solitary | Wanted::Probe(_) => (1, None, None),
+    };
+    let lanes = match wanted {
+        Wanted::Probe(lane) => vec![(*lane).to_owned()],
+        _ => served.lanes.clone(),
+    };
+    // Without a token no pause holds.
+    let token_hash = (!matches!(wanted, Wanted::Probe(_))).then_some(token_hash);
+    let rows = connections.statement(async |connection| {
+        // Taken here, with the connection in hand.
+        let sent = Instant::now();
+        let query = sqlx::query_as(
+            "select id, job, claim, key, is_resumed, crashes, lane, \"group\", run_at, wait
+             from imagemill.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        )
+        .bind(&*served.queue)
+        .bind(worker)
+        .bind(count)
+        .bind(&lanes)
+        .bind(token_hash)
+        .bind(hint.and_then(Hint::oldest))
+        .bind(&served.group)
+        .bind(key)
+        .bind(matches!(wanted, Wanted::Solitary))
+        .bind(candidates.map(|candidates| &candidates.lanes))
+        .bind(candidates.map(|candidates| &candidates.groups))
+        .bind(candidates.map(|candidates| &candidates.owners))
+        .bind(candidates.map(|candidates| &candidates.weights))
+        .bind(candidates.map(|candidates| &candidates.budgets))
+        .bind(candidates.map(|candidates| &candidates.after))
+        .bind(candidates.map(|candidates| &candidates.after_ids));
+        Ok((query.fetch_all(connection).await?, sent, Instant::now()))
+    });
+    rows.await
+}
+
+/// Claims up to so many. Cells with an open attempt come before any other; then each free place of a lane goes to the owner with
+/// the fewest cells in flight, and to the one of his groups that has the fewest for its weight. Limits, pauses and budgets of the
+/// lanes are kept by the claim itself (src/db/claim.sql).
 pub(super) async fn claim(
     connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
+    token_hash: &str,
     wanted: usize,
-    cursor: &mut Cursor,
-) -> Result<Vec<Job>, QueueError> {
+    hint: &mut Hint,
+) -> Result<Claimed, QueueError> {
     if wanted == 0 {
-        return Ok(Vec::new());
+        return Ok(Claimed::default());
     }
-    let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-    let rows = connections.statement(async |connection| {
-        let statement = if served.group.is_some() { CLAIM_OF_GROUP } else { CLAIM };
-        let query = sqlx::query_as(statement).bind(&*served.queue).bind(&**worker).bind(&served.lanes).bind(limit);
-        let query = if let Some(group) = &served.group {
-            query.bind(group)
-        } else {
-            let after = served.lanes.iter().map(|lane| cursor.get(lane).map_or(DateTime::UNIX_EPOCH, |(run_at, _)| *run_at));
-            let after_id = served.lanes.iter().map(|lane| cursor.get(lane).map_or(String::new(), |(_, id)| id.clone()));
-            query.bind(after.collect::<Vec<_>>()).bind(after_id.collect::<Vec<_>>())
-        };
-        Ok(query.fetch_all(connection).await?)
-    });
-    let rows: Vec<ClaimedRow> = rows.await?;
-    if rows.len() < wanted {
-        cursor.clear();
-    } else {
-        for (id, .., is_resumed, _, lane, run_at) in &rows {
-            let Some(lane) = lane.as_ref().filter(|_| !is_resumed) else { continue };
-            let reached = (*run_at, id.clone());
-            if cursor.get(lane).is_none_or(|before| *before < reached) {
-                cursor.insert(lane.clone(), reached);
+    hint.refresh(connections, served).await?;
+    let turn = Wanted::Turn(wanted, hint.candidates(served));
+    let (rows, sent, answered) = call(connections, served, worker, token_hash, &turn, Some(hint)).await?;
+    let mut claimed = Claimed::default();
+    for row in &rows {
+        match (&row.id, &row.lane, &row.group, row.run_at) {
+            (Some(id), Some(lane), Some(group), Some(run_at)) if row.is_resumed == Some(false) => {
+                hint.took(lane, group, run_at, id);
+            }
+            (Some(_), ..) => {}
+            (None, Some(lane), Some(group), _) if row.key.as_deref() == Some(EMPTY) => hint.is_empty(lane, group),
+            (None, None, None, Some(oldest)) => hint.counted(oldest),
+            (None, ..) => {
+                claimed.is_full |= row.key.as_deref() == Some(FULL);
+                let look_in = Duration::try_from_secs_f64(row.wait.unwrap_or(1.0).max(0.0)).unwrap_or(LOOK);
+                claimed.look_in = Some(claimed.look_in.map_or(look_in, |before| before.min(look_in)));
             }
         }
     }
-    let mut jobs: Vec<Job> = rows.into_iter().map(|row| held(served, worker, row)).collect();
-    jobs.sort_by(|left, right| right.is_resumed.cmp(&left.is_resumed).then_with(|| left.id.cmp(&right.id)));
-    Ok(jobs)
+    claimed.jobs = jobs(served, worker, rows, sent, answered);
+    hint.ended(claimed.jobs.len(), claimed.jobs.len() >= wanted || claimed.look_in.is_some());
+    Ok(claimed)
 }
 
 /// Claims one job that is to be alone in its process, since it may be what ended others.
@@ -140,32 +163,34 @@ pub(super) async fn claim_solitary(
     connections: &Connections,
     served: &Served,
     worker: &Arc<str>,
+    token_hash: &str,
 ) -> Result<Option<Job>, QueueError> {
-    let row: Option<ClaimedRow> = connections
-        .statement(async |connection| {
-            let query = sqlx::query_as(
-                "with picked as (
-                 select id from apalis.jobs
-                 where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%' and metadata ? 'solitary'
-                   and metadata -> 'lane' = any ($3) and run_at <= now()
-                   and case when $4::text is null then not metadata ? 'alone' else metadata -> 'group' = $4 end
-                 order by run_at, id limit 1
-                 for update skip locked
-             )
-             update apalis.jobs as job
-             set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
-             from picked where job.id = picked.id
-             returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
-                       coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
-            )
-            .bind(&*served.queue)
-            .bind(&**worker)
-            .bind(&served.lanes)
-            .bind(&served.group);
-            Ok(query.fetch_optional(connection).await?)
-        })
-        .await?;
-    Ok(row.map(|row| held(served, worker, row)))
+    let (rows, sent, answered) = call(connections, served, worker, token_hash, &Wanted::Solitary, None).await?;
+    Ok(jobs(served, worker, rows, sent, answered).pop())
+}
+
+/// Claims one cell of a paused lane: a probe. Not one more than the lane has places.
+pub(super) async fn claim_probe(
+    connections: &Connections,
+    served: &Served,
+    worker: &Arc<str>,
+    lane: &str,
+) -> Result<Option<Job>, QueueError> {
+    let (rows, sent, answered) = call(connections, served, worker, "", &Wanted::Probe(lane), None).await?;
+    let job = jobs(served, worker, rows, sent, answered).pop();
+    // One with an open attempt submits nothing.
+    Ok(job.map(|job| Job { is_probe: !job.is_resumed, ..job }))
+}
+
+/// Claims one job by its key, if it is due, nobody holds it and its lane has a place for it.
+pub(super) async fn claim_key(
+    connections: &Connections,
+    served: &Served,
+    worker: &Arc<str>,
+    key: &str,
+) -> Result<Option<Job>, QueueError> {
+    let (rows, sent, answered) = call(connections, served, worker, "", &Wanted::Key(key), None).await?;
+    Ok(jobs(served, worker, rows, sent, answered).pop())
 }
 
 /// Puts back jobs that were claimed and not begun.
@@ -191,50 +216,31 @@ pub(super) async fn put_back(connections: &Connections, jobs: &[Job]) -> Result<
         .await
 }
 
-/// Claims one job by its key, if it is due and nobody holds it.
-pub(super) async fn claim_key(
-    connections: &Connections,
-    served: &Served,
-    worker: &Arc<str>,
-    key: &str,
-) -> Result<Option<Job>, QueueError> {
-    let row: Option<ClaimedRow> = connections
-        .statement(async |connection| {
-            let query = sqlx::query_as(
-                "with picked as (
-             select id from apalis.jobs
-             where job_type = $1 and idempotency_key = $3 and status = 'Pending' and run_at <= now()
-             for update skip locked
-         )
-         update apalis.jobs as job
-         set status = 'Running', lock_by = $2, lock_at = now(), attempts = job.attempts + 1
-         from picked where job.id = picked.id
-         returning job.id, job.job, job.attempts, job.idempotency_key, job.metadata ? 'resume',
-                   coalesce((job.metadata -> 'crashes')::integer, 0), job.metadata -> 'lane', job.run_at",
-            )
-            .bind(&*served.queue)
-            .bind(&**worker)
-            .bind(key);
-            Ok(query.fetch_optional(connection).await?)
+/// The claimed jobs, those with an open attempt first.
+fn jobs(served: &Served, worker: &Arc<str>, rows: Vec<ClaimedRow>, sent: Instant, answered: Instant) -> Vec<Job> {
+    let waited = rows.iter().find(|row| row.id.is_none() && row.lane.is_none() && row.group.is_none()).and_then(|row| row.wait);
+    let held = |row: ClaimedRow| {
+        let id = row.id?;
+        Some(Job {
+            key: row.key.unwrap_or_else(|| id.clone()),
+            id,
+            queue: Arc::clone(&served.queue),
+            group: row.group.unwrap_or_default().into(),
+            payload: row.job?.into(),
+            claim: row.claim?,
+            crashes: row.crashes?,
+            is_resumed: row.is_resumed?,
+            is_probe: false,
+            grant: row.wait.map(|wait| Grant::new(wait, waited.unwrap_or_default(), sent, answered)),
+            worker: Arc::clone(worker),
+            tokens: JobTokens::default(),
+            memory: Arc::default(),
+            _slot: Arc::new(served.slots.take()),
         })
-        .await?;
-    Ok(row.map(|row| held(served, worker, row)))
-}
-
-fn held(served: &Served, worker: &Arc<str>, (id, payload, claim, key, is_resumed, crashes, ..): ClaimedRow) -> Job {
-    Job {
-        key: key.unwrap_or_else(|| id.clone()),
-        id,
-        queue: Arc::clone(&served.queue),
-        payload: payload.into(),
-        claim,
-        crashes,
-        is_resumed,
-        worker: Arc::clone(worker),
-        tokens: JobTokens::default(),
-        memory: Arc::default(),
-        _slot: Arc::new(served.slots.take()),
-    }
+    };
+    let mut jobs: Vec<Job> = rows.into_iter().filter_map(held).collect();
+    jobs.sort_by(|left, right| right.is_resumed.cmp(&left.is_resumed).then_with(|| left.id.cmp(&right.id)));
+    jobs
 }
 
 /// What waits in a queue.
@@ -246,36 +252,50 @@ pub(super) struct Waiting {
     pub(super) has_solitary: bool,
 }
 
-/// What waits in these queues, by queue, in one statement.
-pub(super) async fn waiting(connections: &Connections, served: &[&Served]) -> Result<HashMap<String, Waiting>, QueueError> {
+/// What waits in these queues, by queue, in one statement. Of a lane that is paused for this worker what is new is due when the
+/// pause ends by itself, and what is resumed as ever.
+pub(super) async fn waiting(
+    connections: &Connections,
+    served: &[&Served],
+    token_hash: &str,
+) -> Result<HashMap<String, Waiting>, QueueError> {
     let rows: Vec<(String, Option<f64>, bool)> = connections
         .statement(async |connection| {
             // One row a queue and lane. The same group stands behind every queue of an engine that has one.
             let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
             let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
             let group = served.iter().find_map(|served| served.group.clone());
-            let next = if group.is_some() {
-                "select run_at from apalis.jobs
-             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and metadata -> 'group' = $3
-               and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'
-             order by run_at, id limit 1"
+            let theirs = if group.is_some() {
+                "metadata -> 'group' = $3"
             } else {
-                "select run_at from apalis.jobs
-             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
-               and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' and not metadata ? 'solitary' and $3::text is null
-             order by run_at, id limit 1"
+                "not metadata ? 'alone' and $3::text is null"
             };
+            let next = format!(
+                "select run_at from apalis.jobs
+                 where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and {theirs}
+                   and metadata -> 'lane' = wanted.lane and not metadata ? 'solitary'"
+            );
             let statement = format!(
-                "select wanted.queue, extract(epoch from min(next.run_at) - now())::float8,
+                "select wanted.queue,
+                    extract(epoch from min(case when not paused.is_paused then next.run_at
+                                                when paused.is_endless then resumed.run_at
+                                                else least(resumed.run_at, greatest(next.run_at, paused.until)) end)
+                                       - now())::float8,
                     exists (select from apalis.jobs
                             where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%'
                               and metadata ? 'solitary' and run_at <= now()
                             order by job_type, run_at, id limit 1)
              from unnest($1::text[], $2::text[]) as wanted (queue, lane)
-             left join lateral ({next}) as next on true
+             cross join lateral (
+                 select count(*) > 0 as is_paused, coalesce(bool_or(until is null), false) as is_endless, max(until) as until
+                 from imagemill.pauses p
+                 where p.lane = wanted.lane and (p.until is null or p.until > now()) and p.token_hash in ('', $4)) as paused
+             left join lateral ({next} order by run_at, id limit 1) as next on true
+             left join lateral ({next} and metadata ? 'resume' and paused.is_paused order by run_at, id limit 1) as resumed on true
              group by wanted.queue"
             );
             let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);
+            let query = query.bind(token_hash);
             Ok(query.fetch_all(connection).await?)
         })
         .await?;

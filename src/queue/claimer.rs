@@ -5,11 +5,12 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    claim::{self, Cursor, Served},
+    claim::{self, Claimed, Served},
     engine::Engine,
     enqueue,
     error::QueueError,
     fault, group,
+    hint::Hint,
     job::Job,
     reconcile,
 };
@@ -19,8 +20,8 @@ const PASSED_OVER: Duration = Duration::from_millis(20);
 /// So much rarer is the look into the tables while notifications come.
 const RARER: u32 = 10;
 
-/// A claim begins at the oldest job at least so often.
-const ANEW: Duration = Duration::from_secs(1);
+/// Where a limit is in the way, it is seen so often whether anything else waits.
+const BESIDE: Duration = Duration::from_secs(1);
 
 type AllKnown = HashMap<&'static str, Known>;
 type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
@@ -28,30 +29,25 @@ type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
 /// What the claimer knows of one queue.
 #[derive(Debug)]
 struct Known {
-    /// Where to go on.
-    cursor: Cursor,
-    /// When it began anew.
-    cursor_since: Instant,
+    /// What it knows of the groups that wait.
+    hint: Hint,
     /// More may be due than was taken: there were no more slots.
     has_more: bool,
     /// When the next job is due that waits for its time.
     due: Option<Instant>,
+    /// When a limit that was in the way is to be looked at again.
+    look: Option<Instant>,
+    /// A lane was full: a place that is given back is taken at once.
+    is_full: bool,
+    /// When it was last seen what waits while a limit was in the way.
+    seen: Option<Instant>,
     /// One waits that is to be alone.
     has_solitary: bool,
 }
 
 impl Known {
     fn new() -> Self {
-        Self { cursor: Cursor::new(), cursor_since: Instant::now(), has_more: true, due: None, has_solitary: false }
-    }
-
-    /// Where to go on, begun anew now and then.
-    fn cursor(&mut self) -> &mut Cursor {
-        if self.cursor_since.elapsed() > ANEW {
-            self.cursor.clear();
-            self.cursor_since = Instant::now();
-        }
-        &mut self.cursor
+        Self { hint: Hint::default(), has_more: true, due: None, look: None, is_full: false, seen: None, has_solitary: false }
     }
 }
 
@@ -71,7 +67,8 @@ impl Engine {
             let reasons = shared.wake.take();
             for (queue, known) in &mut known {
                 let is_due = known.due.take_if(|due| *due <= began).is_some();
-                known.has_more |= reasons.everywhere || is_due || reasons.queues.iter().any(|named| named == queue);
+                let is_to_look = known.look.take_if(|look| *look <= began).is_some();
+                known.has_more |= reasons.everywhere || is_due || is_to_look || reasons.queues.iter().any(|named| named == queue);
             }
             let passed = self.pass(&senders, &mut known, began >= last_look + interval, failures).await;
             if reasons.everywhere || began >= last_look + interval {
@@ -93,7 +90,7 @@ impl Engine {
                 self.begin_stop();
                 break;
             }
-            let due = known.values().filter_map(|known| known.due).min();
+            let due = known.values().flat_map(|known| [known.due, known.look]).flatten().min();
             let next = due.map_or(last_look + interval, |due| due.min(last_look + interval));
             tokio::select! {
                 () = shared.wake.told(), if trouble.is_zero() => {
@@ -127,21 +124,30 @@ impl Engine {
             self.see_what_waits(known).await?;
             let now = Instant::now();
             for known in known.values_mut() {
-                known.has_more |= known.due.is_some_and(|due| due <= now);
+                known.has_more |= known.look.is_some() || known.due.is_some_and(|due| due <= now);
             }
         }
-        let mut took_less = false;
+        let mut looks = false;
         for (queue, sender) in senders {
             let (Some(served), Some(known)) = (self.served.get(queue), known.get_mut(queue)) else { continue };
             let free = served.slots.free();
-            if free == 0 || !known.has_more {
+            if free == 0 || !(known.has_more || known.is_full) {
                 continue;
             }
-            let taken = self.claim_queue(served, sender, free, known.cursor()).await?;
+            let (taken, Claimed { look_in, is_full, .. }) = self.claim_queue(served, sender, free, &mut known.hint).await?;
             known.has_more = taken == free;
-            took_less |= !known.has_more;
+            known.is_full = is_full;
+            let now = Instant::now();
+            known.look = look_in.filter(|_| !known.has_more).map(|look_in| now + look_in);
+            if known.look.is_none() {
+                looks |= !known.has_more;
+            } else if known.seen.is_none_or(|seen| now - seen >= BESIDE) {
+                // Not with every place that a full lane gives back.
+                known.seen = Some(now);
+                looks = true;
+            }
         }
-        if took_less {
+        if looks {
             self.see_what_waits(known).await?;
             // What is due and was passed over is locked by somebody: do not ask for it without a pause.
             let least = Instant::now() + PASSED_OVER;
@@ -166,26 +172,27 @@ impl Engine {
         served: &Served,
         sender: &mpsc::UnboundedSender<Job>,
         free: usize,
-        cursor: &mut Cursor,
-    ) -> Result<usize, QueueError> {
+        hint: &mut Hint,
+    ) -> Result<(usize, Claimed), QueueError> {
         let shared = &self.shared;
         let worker = shared.incarnation();
-        let jobs = match claim::claim(&shared.connections, served, &worker, free, cursor).await {
+        let mut claimed = match claim::claim(&shared.connections, served, &worker, &shared.gate.token_hash(), free, hint).await {
             Err(QueueError::Database(error))
                 if error.as_database_error().and_then(|error| error.constraint()) == Some("fk_worker_lock_by") =>
             {
                 // Our row is gone. The next beat finds it so and takes a new name.
                 tracing::warn!("the claim failed on the foreign key: this worker was found dead");
-                return Ok(0);
+                return Ok((0, Claimed::default()));
             }
             other => other?,
         };
+        let jobs = std::mem::take(&mut claimed.jobs);
         if !jobs.is_empty() {
             fault::point(fault::CLAIM_COMMITTED);
         }
         let taken = jobs.len();
         self.give(sender, jobs).await?;
-        Ok(taken)
+        Ok((taken, claimed))
     }
 
     /// Hands jobs to the worker of their queue.
@@ -211,7 +218,11 @@ impl Engine {
     /// before what runs here has ended.
     async fn claim_solitary(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>) -> Result<(), QueueError> {
         let shared = &self.shared;
-        let Some(job) = claim::claim_solitary(&shared.connections, served, &shared.incarnation()).await? else { return Ok(()) };
+        let Some(job) =
+            claim::claim_solitary(&shared.connections, served, &shared.incarnation(), &shared.gate.token_hash()).await?
+        else {
+            return Ok(());
+        };
         fault::point(fault::CLAIM_COMMITTED);
         tracing::warn!(job = %job.id, key = %job.key, crashes = job.crashes, "claimed alone: workers ended while they held it");
         shared.hold(&job);
@@ -238,13 +249,14 @@ impl Engine {
         if served.is_empty() {
             return Ok(());
         }
-        let waiting = claim::waiting(&self.shared.connections, &served).await?;
+        let waiting = claim::waiting(&self.shared.connections, &served, &self.shared.gate.token_hash()).await?;
         let now = Instant::now();
         for (queue, known) in known {
             let waiting = waiting.get(*queue);
             known.has_solitary = waiting.is_some_and(|waiting| waiting.has_solitary);
-            // What waits for a slot does not wait for its time.
-            known.due = waiting.and_then(|waiting| waiting.due).filter(|_| !known.has_more).map(|due| now + due);
+            // What waits for a slot does not wait for its time. Where a limit is to be looked at again, what is due waits for that.
+            let due = waiting.and_then(|waiting| waiting.due).filter(|_| !known.has_more);
+            known.due = due.filter(|due| known.look.is_none() || !due.is_zero()).map(|due| now + due);
         }
         Ok(())
     }

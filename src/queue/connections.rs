@@ -1,11 +1,11 @@
 //! The engine's connections and transactions: bounded on both sides, so that a client that stalls blocks nobody and a server
 //! that stalls is left. Behind a pooler every statement stands in a transaction (see `src/db/session.rs`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
 
-use super::error::QueueError;
+use super::{error::QueueError, kept::Kept};
 
 /// A client waits so long for the whole of a transaction; the server gives up its statements before.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -23,12 +23,27 @@ const BEGIN_POOLED: &str = "begin; deallocate all; select set_config('statement_
 pub struct Connections {
     pool: PgPool,
     is_pooled: bool,
+    /// None of a pool that is small or that others use, and none behind a pooler.
+    kept: Option<Arc<Kept>>,
 }
 
 impl Connections {
     /// The connections of this pool; `is_pooled` where a pooler in transaction mode stands between.
     pub fn new(pool: PgPool, is_pooled: bool) -> Self {
-        Self { pool, is_pooled }
+        Self { pool, is_pooled, kept: None }
+    }
+
+    /// The connections of a pool that an engine has to itself: those that it needs all the time are kept at hand.
+    pub(super) fn keeping(pool: PgPool) -> Self {
+        let kept = Kept::new(pool.clone()).map(Arc::new);
+        Self { pool, is_pooled: false, kept }
+    }
+
+    /// Lets go of the connections that are kept at hand: the pool's other users may want to close it.
+    pub(super) async fn close(&self) {
+        if let Some(kept) = &self.kept {
+            kept.close().await;
+        }
     }
 
     /// The pool.
@@ -49,7 +64,7 @@ impl Connections {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>,
     ) -> Result<T, QueueError> {
-        if self.is_pooled { self.transaction(work).await } else { bounded(&self.pool, work).await }
+        if self.is_pooled { self.transaction(work).await } else { self.bounded(work).await }
     }
 
     /// Runs some work in a transaction, for at most ten seconds. What is not answered by then is cut, connection and all.
@@ -60,22 +75,30 @@ impl Connections {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>,
     ) -> Result<T, QueueError> {
-        bounded(&self.pool, async |connection| {
-            let mut transaction = self.begin(connection).await?;
+        self.bounded(async |connection| {
+            let mut transaction = if self.kept.is_some() { connection.begin().await? } else { self.begin(connection).await? };
             let done = work(&mut transaction).await?;
             transaction.commit().await?;
             Ok(done)
         })
         .await
     }
-}
 
-async fn bounded<T>(pool: &PgPool, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>) -> Result<T, QueueError> {
-    let mut connection: PoolConnection<Postgres> = pool.acquire().await?;
-    if let Ok(done) = tokio::time::timeout(ANSWER, work(&mut connection)).await {
-        return done;
+    async fn bounded<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>) -> Result<T, QueueError> {
+        let Some(kept) = &self.kept else {
+            let mut connection: PoolConnection<Postgres> = self.pool.acquire().await?;
+            if let Ok(done) = tokio::time::timeout(ANSWER, work(&mut connection)).await {
+                return done;
+            }
+            // Its answer would come to whoever has the connection next.
+            drop(connection.detach());
+            return Err(QueueError::TimedOut(ANSWER));
+        };
+        let mut taken = kept.take().await?;
+        let Ok(done) = tokio::time::timeout(ANSWER, work(taken.connection()?)).await else {
+            return Err(QueueError::TimedOut(ANSWER));
+        };
+        taken.give_back(done.is_ok());
+        done
     }
-    // Its answer would come to whoever has the connection next.
-    drop(connection.detach());
-    Err(QueueError::TimedOut(ANSWER))
 }

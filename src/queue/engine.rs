@@ -11,18 +11,22 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     beat::{self, LastBeat},
+    cancel,
     claim::{self, Served},
     clock,
     connections::Connections,
     error::QueueError,
-    incarnation,
+    group::Group,
+    incarnation::{self, Serving},
     job::Job,
-    listen, reconcile,
+    ledger, listen,
+    pauses::{Gate, ObservationWriter},
+    reconcile,
     settle::Settle,
     shared::Shared,
     slots::Slots,
@@ -46,6 +50,10 @@ pub struct EngineOptions {
     pub listen: bool,
     /// A pooler in transaction mode stands between.
     pub is_pooled: bool,
+    /// The pool is this engine's alone: some of its connections may be kept at hand.
+    pub keeps_connections: bool,
+    /// 8 hex digits of the SHA-256 of the upstream's token, by which a pause names its holders; empty: this process has none.
+    pub token_hash: String,
     /// End when no job of ours (of this group, if one is named) is pending or running.
     pub until_empty: Option<UntilEmpty>,
 }
@@ -80,6 +88,7 @@ pub struct Engine {
     pub(super) served: Arc<HashMap<&'static str, Served>>,
     receivers: Arc<Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Job>>>>,
     writers: Arc<WritersByQueue>,
+    pub(super) observations: Arc<Group<ObservationWriter>>,
     beat: Arc<Mutex<Option<JoinHandle<()>>>>,
     claimer: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
 }
@@ -91,10 +100,15 @@ impl Engine {
     /// When it cannot be registered.
     pub async fn start(pool: PgPool, options: EngineOptions, queues: Vec<Queue>) -> Result<Self, QueueError> {
         let name = incarnation::new_name();
-        let connections = Connections::new(pool, options.is_pooled);
+        let connections = if options.keeps_connections && !options.is_pooled {
+            Connections::keeping(pool)
+        } else {
+            Connections::new(pool, options.is_pooled)
+        };
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
-        incarnation::register(&connections, &mut connection, &name).await?;
+        let serving = Serving::of(&queues);
+        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash), &serving).await?;
         drop(connection);
         let wake = Arc::new(Wake::default());
         let mut writers = HashMap::new();
@@ -111,8 +125,11 @@ impl Engine {
             let slots = Slots::new(queue.slots, Arc::clone(&wake));
             served.insert(queue.name, Served { queue: queue.name.into(), lanes: queue.lanes, group: queue.group, slots });
         }
+        let observations = Group::start(ObservationWriter { connections: connections.clone() });
         let shared = Arc::new(Shared {
+            gate: Gate::new(&options.token_hash),
             options,
+            serving,
             wake,
             stop: CancellationToken::new(),
             grace_over: CancellationToken::new(),
@@ -124,6 +141,7 @@ impl Engine {
             failed: AtomicBool::new(false),
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            cancels: Notify::new(),
             connections,
         });
         shared.last_beat.succeeded(registered_at);
@@ -133,6 +151,7 @@ impl Engine {
             served: Arc::new(served),
             receivers: Arc::new(Mutex::new(receivers)),
             writers: Arc::new(writers),
+            observations: Arc::new(observations),
             beat: Arc::new(Mutex::new(Some(beat))),
             claimer: Arc::default(),
         };
@@ -140,6 +159,7 @@ impl Engine {
             tokio::spawn(listen::run(Arc::clone(&engine.shared)));
         }
         tokio::spawn(tick(Arc::clone(&engine.shared)));
+        tokio::spawn(cancel::run(Arc::clone(&engine.shared)));
         let claimer = tokio::spawn(engine.clone().claim_for_ever(senders));
         *engine.claimer.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimer);
         tracing::info!(worker = %name, "started");
@@ -164,13 +184,15 @@ impl Engine {
         Ok(job)
     }
 
-    /// Whether a submit may start for this job: not while leaving, not after the claim is lost, and not in the last part
-    /// of a lease that the beat could not renew.
+    /// Whether a submit may start for this job: not while leaving, not after the claim is lost or its end was asked for, not in
+    /// the last part of a lease that the beat could not renew, and not two seconds or more after its row was asked for.
     pub fn may_submit(&self, job: &Job) -> bool {
         let lease = self.shared.options.lease;
         // 3 s before the lease ends (design, section 7); a fifth of it where a lease is shorter than 15 s.
         let margin = (lease / 5).min(Duration::from_secs(3));
-        !self.is_stopping() && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
+        let asked_at = job.memory.lock().unwrap_or_else(PoisonError::into_inner).asked_at;
+        let is_late = asked_at.is_some_and(|asked_at| clock::now().saturating_sub(asked_at) >= ledger::LEAVES_WITHIN);
+        !self.is_stopping() && !is_late && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
     }
 
     /// Whether the engine is leaving.
@@ -263,6 +285,7 @@ impl Engine {
         if let Err(error) = &ended {
             tracing::warn!(%error, worker = %name, "its row stays for its rescuer");
         }
+        self.shared.connections.close().await;
         tracing::info!(worker = %name, how, "stopped");
         settled && ended.is_ok() && !self.shared.failed.load(Ordering::Acquire)
     }

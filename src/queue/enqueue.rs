@@ -103,15 +103,75 @@ pub async fn open_keys(connection: &mut PgConnection, queue: &str, keys: &[Strin
     .await
 }
 
-/// Puts jobs back to work whatever became of them: an open one stays as it is, an ended one goes back to pending, a
-/// missing one is enqueued. Retry, sweep and late evidence use it.
+/// A key with its job.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct HeldKey {
+    /// The key.
+    pub key: String,
+    /// Whether a worker holds the job.
+    pub is_running: bool,
+}
+
+/// Locks the jobs of these keys in the order of their ids: the first lock of whoever opens ended cells again. Keys without a job
+/// are left out.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn lock_keys(connection: &mut PgConnection, queue: &str, keys: &[String]) -> Result<Vec<HeldKey>, sqlx::Error> {
+    sqlx::query_as(
+        "select idempotency_key as key, status = 'Running' as is_running from apalis.jobs
+         where job_type = $1 and idempotency_key = any ($2) order by id for update",
+    )
+    .bind(queue)
+    .bind(keys)
+    .fetch_all(connection)
+    .await
+}
+
+/// Jobs that wait are due, as if they had never run: their cells had ended under them, and are opened again. To be called under
+/// their locks.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn begin_anew(connection: &mut PgConnection, queue: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update apalis.jobs
+         set run_at = now(), metadata = delete(metadata, array['resume', 'crashes', 'solitary', 'ledger', 'cancel'])
+         where job_type = $1 and idempotency_key = any ($2) and status = 'Pending'",
+    )
+    .bind(queue)
+    .bind(keys)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Ends jobs that wait, where their cells have ended. To be called under their locks.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn kill_pending(connection: &mut PgConnection, queue: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update apalis.jobs set status = 'Killed', done_at = now()
+         where job_type = $1 and idempotency_key = any ($2) and status = 'Pending'",
+    )
+    .bind(queue)
+    .bind(keys)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Puts jobs back to work whatever became of them: an open one stays as it is, an ended one goes back to pending, as if it had
+/// never run, a missing one is enqueued. Retry, sweep and late evidence use it.
 ///
 /// # Errors
 /// What PostgreSQL says.
 pub async fn reopen(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<u64, sqlx::Error> {
     let reopened = sqlx::query(
         "update apalis.jobs
-         set status = 'Pending', run_at = now(), lock_by = null, lock_at = null, done_at = null
+         set status = 'Pending', run_at = now(), lock_by = null, lock_at = null, done_at = null,
+             metadata = delete(metadata, array['resume', 'crashes', 'solitary', 'ledger', 'cancel'])
          where job_type = $1 and idempotency_key = any ($2) and status not in ('Pending', 'Running')",
     )
     .bind(batch.queue)

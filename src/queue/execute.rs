@@ -9,12 +9,15 @@ use std::{
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::FutureExt as _;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     engine::Engine,
     error::QueueError,
+    grant,
     job::Job,
-    ledger::{Acceptance, Evidence, Submit},
+    ledger::{self, Acceptance, Begun, Evidence, Submit},
     outcome::{Outcome, Verdict},
     restore,
     settle::Settled,
@@ -101,17 +104,52 @@ impl Engine {
         }
     }
 
-    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
-    /// the claim is lost.
+    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more.
     ///
     /// # Errors
     /// See [`QueueError`]. Whether the row stands is then not known: the settle of the job closes it as `not_sent`.
-    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
-        let ordinal = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
-        if let Some(ordinal) = ordinal {
-            job.memory.lock().unwrap_or_else(PoisonError::into_inner).attempt = Some((submit, ordinal));
+    pub async fn begin_attempt(&self, job: &Job, submit: Submit) -> Result<Begun, QueueError> {
+        let (begun, asked_at) = self.writers(&job.queue)?.begin(job, submit.clone()).await?;
+        if let Begun::Written { ordinal, .. } = begun {
+            let mut memory = job.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.attempt = Some((submit, ordinal));
+            memory.asked_at = Some(asked_at);
         }
-        Ok(ordinal)
+        Ok(begun)
+    }
+
+    /// Opens a cell's abandoned attempt again, to be polled on. False: the claim is lost, or the cell does not want it any more.
+    ///
+    /// # Errors
+    /// What PostgreSQL refuses for its content, or any error once the grace is over.
+    pub async fn reopen_attempt(&self, job: &Job, cell: Uuid, ordinal: i32, round: i32) -> Result<bool, QueueError> {
+        let writers = self.writers(&job.queue)?;
+        self.persist(|| ledger::reopen(self.connections(), writers.hook(), job, cell, (ordinal, round))).await
+    }
+
+    /// Waits for the moment that the job's claim was granted, and takes another one where that is past. False: a token was set.
+    ///
+    /// # Errors
+    /// See [`QueueError`]: no moment could be had.
+    pub async fn submit_moment(&self, job: &Job, lane: &str) -> Result<bool, QueueError> {
+        let mut grant = job.grant;
+        while let Some(granted) = grant {
+            if let Some(due) = granted.due(Instant::now()) {
+                tokio::select! {
+                    biased;
+                    _ = job.tokens.interrupted() => return Ok(false),
+                    () = tokio::time::sleep_until(due) => {}
+                }
+                if granted.is_open(Instant::now()) {
+                    return Ok(true);
+                }
+            }
+            if job.tokens.interrupt().is_some() {
+                return Ok(false);
+            }
+            grant = grant::again(self.connections(), lane).await?;
+        }
+        Ok(true)
     }
 
     /// Commits the upstream's id, before the first poll; repeats it until it stands.

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    grant::Grant,
     ledger::{Acceptance, Submit},
     slots::Slot,
     tokens::JobTokens,
@@ -26,6 +27,8 @@ pub struct Job {
     pub id: String,
     /// The queue's name.
     pub queue: Arc<str>,
+    /// What it belongs to: a task.
+    pub group: Arc<str>,
     /// Idempotency key: the cell's id, or `task:round`.
     pub key: String,
     /// As enqueued.
@@ -36,6 +39,10 @@ pub struct Job {
     pub crashes: i32,
     /// Whether an attempt was open when it was put back.
     pub is_resumed: bool,
+    /// Whether it was claimed to try whether a paused lane works again.
+    pub is_probe: bool,
+    /// When its submit may leave; none: at once.
+    pub grant: Option<Grant>,
     /// The incarnation that claimed it.
     pub worker: Arc<str>,
     /// What ends its waiting early.
@@ -64,6 +71,8 @@ impl Job {
 pub(super) struct Memory {
     /// The ledger row, and its ordinal.
     pub(super) attempt: Option<(Submit, i32)>,
+    /// When the transaction of that row was asked for, on [`super::clock::now`].
+    pub(super) asked_at: Option<std::time::Duration>,
     /// The id.
     pub(super) acceptance: Option<Acceptance>,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::postgres::PgListener;
 
-use super::{enqueue::WAKE_CHANNEL, shared::Shared};
+use super::{cancel::CANCEL_CHANNEL, enqueue::WAKE_CHANNEL, shared::Shared};
 
 /// Between two tries to listen again, after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -37,11 +37,15 @@ async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(shared.connections.pool()).await?;
     // It comes back here when the connection is lost, so that the loss is seen.
     listener.eager_reconnect(false);
-    listener.listen(WAKE_CHANNEL).await?;
+    listener.listen_all([WAKE_CHANNEL, CANCEL_CHANNEL]).await?;
     shared.listening.store(true, Ordering::Release);
     shared.wake.look();
     // None: the connection was lost.
     while let Some(notification) = listener.try_recv().await? {
+        if notification.channel() == CANCEL_CHANNEL {
+            shared.cancels.notify_one();
+            continue;
+        }
         match notification.payload() {
             "" => shared.wake.look(),
             queue => shared.wake.look_into(queue),

@@ -4,7 +4,7 @@
 //! Locks are taken in the order of design section 7, each by id: the jobs (whose acknowledgement is the fence), their cells
 //! (hook), their attempts (ledger), the counts and the tasks (hook).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -47,18 +47,25 @@ pub trait Settle: Send + Sync + 'static {
     /// Before ledger rows: the cells' side of them.
     async fn open_cells(&self, connection: &mut PgConnection, submits: &[&(Job, Submit)]) -> Result<Opened, QueueError>;
 
+    /// Before attempts of pending cells are opened again: the cells' side of it, without a new attempt.
+    async fn reopen_cells(&self, _: &mut PgConnection, _: &[Uuid]) -> Result<Opened, QueueError> {
+        Ok(Opened::default())
+    }
+
     /// After ledger rows: the side of the groups that are new.
     async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError>;
 
     /// The cells' side of outcomes. Returns what its UPDATEs moved: nothing where a cell had ended already.
     async fn settle_cells(&self, connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<Vec<Moved>, QueueError>;
 
-    /// The groups' side of outcomes: counts, and what follows from them. The last step before the commit.
+    /// The groups' side of outcomes: counts, and what follows from them. `submits` are the attempts that ended with them and were
+    /// billed, or perhaps, by group. The last step before the commit.
     async fn settle_groups(
         &self,
         connection: &mut PgConnection,
         settles: &[&(Job, Outcome)],
         moved: &[Moved],
+        submits: &BTreeMap<String, i64>,
     ) -> Result<(), QueueError>;
 }
 
@@ -102,8 +109,8 @@ async fn write(connection: &mut PgConnection, hook: &dyn Settle, settles: &[(Job
     }
     if !fenced.is_empty() {
         let moved = hook.settle_cells(connection, &fenced).await?;
-        close_attempts(connection, &fenced).await?;
-        hook.settle_groups(connection, &fenced, &moved).await?;
+        let submits = close_attempts(connection, &fenced).await?;
+        hook.settle_groups(connection, &fenced, &moved, &submits).await?;
     }
     fault::point(fault::SETTLE_UNCOMMITTED);
     let settled = |(job, outcome): &(Job, Outcome)| {
@@ -130,7 +137,8 @@ async fn settle_lost(connection: &mut PgConnection, job: &Job, outcome: &Outcome
     Ok(before)
 }
 
-async fn close_attempts(connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<(), QueueError> {
+/// Closes the attempts that end with these outcomes. Returns how many of them were billed, or perhaps, by group.
+async fn close_attempts(connection: &mut PgConnection, settles: &[&(Job, Outcome)]) -> Result<BTreeMap<String, i64>, QueueError> {
     let mut closes = Vec::with_capacity(settles.len());
     for (job, outcome) in settles {
         let Some(cell) = job.cell() else { continue };
@@ -144,7 +152,7 @@ async fn close_attempts(connection: &mut PgConnection, settles: &[&(Job, Outcome
     for (cell, close) in closes {
         // One whose number is known was open when its handler ended.
         let Close::As(end @ AttemptEnd { ordinal: Some(_), .. }, _) = close else { continue };
-        if ended.contains(&cell) {
+        if ended.contains_key(&cell) {
             continue;
         }
         // What the worker that had lost the claim said meanwhile may have closed it: an id that came late, or that nothing left.
@@ -156,7 +164,14 @@ async fn close_attempts(connection: &mut PgConnection, settles: &[&(Job, Outcome
             _ => return Err(QueueError::Ledger { cell, message: format!("its attempt {end:?} is not open") }),
         }
     }
-    Ok(())
+    let mut submits = BTreeMap::new();
+    for (job, _) in settles {
+        let state = job.cell().and_then(|cell| ended.get(&cell));
+        if state.is_some_and(|state| state.is_billed()) {
+            *submits.entry(job.group.to_string()).or_insert(0) += 1;
+        }
+    }
+    Ok(submits)
 }
 
 /// Whether an earlier try of this very settle is what took the fence away.

@@ -9,16 +9,26 @@ use std::{
 };
 
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    beat::LastBeat, clock, connections::Connections, engine::EngineOptions, incarnation, job::Job, tokens::JobTokens, wake::Wake,
+    beat::LastBeat,
+    clock,
+    connections::Connections,
+    engine::EngineOptions,
+    incarnation::{self, Serving},
+    job::Job,
+    pauses::Gate,
+    tokens::JobTokens,
+    wake::Wake,
 };
 
 /// What the parts of one engine share.
 pub(super) struct Shared {
     pub(super) connections: Connections,
     pub(super) options: EngineOptions,
+    pub(super) serving: Serving,
     pub(super) wake: Arc<Wake>,
     /// Claim nothing, start no POST.
     pub(super) stop: CancellationToken,
@@ -26,6 +36,7 @@ pub(super) struct Shared {
     pub(super) grace_over: CancellationToken,
     /// The beat ends last.
     pub(super) beat_stop: CancellationToken,
+    pub(super) gate: Gate,
     pub(super) last_beat: LastBeat,
     /// Counts up while the main runtime ticks.
     pub(super) ticks: AtomicU64,
@@ -36,6 +47,8 @@ pub(super) struct Shared {
     pub(super) reconcile: AtomicBool,
     /// Whether notifications come.
     pub(super) listening: AtomicBool,
+    /// Told when the end of running jobs was asked for.
+    pub(super) cancels: Notify,
 }
 
 impl Shared {
@@ -81,7 +94,8 @@ impl Shared {
             tokens.lease_lost.cancel();
         }
         incarnation::end(&self.connections, connection, name, "lost_lease").await?;
-        incarnation::register(&self.connections, connection, &new).await?;
+        let (lease, token_hash) = (self.options.lease, self.gate.token_hash());
+        incarnation::register(&self.connections, connection, &new, (lease, &token_hash), &self.serving).await?;
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
         self.last_beat.succeeded(sent);
         self.wake.look();

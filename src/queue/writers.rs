@@ -1,16 +1,17 @@
 //! The engine's writers: one for ledger rows, one for upstream ids, one a queue for settles. Each writes what waits at its
 //! door as one group.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{
+    clock,
     connections::Connections,
     error::QueueError,
     group::{Group, GroupWork},
     job::Job,
-    ledger::{self, Acceptance, Evidence, Submit},
+    ledger::{self, Acceptance, Begun, Evidence, Submit},
     outcome::Outcome,
     settle::{self, Settle, Settled},
 };
@@ -23,11 +24,14 @@ struct LedgerWriter {
 #[async_trait]
 impl GroupWork for LedgerWriter {
     type Member = (Job, Submit);
-    type Answer = Option<i32>;
+    type Answer = (Begun, Duration);
     const WHAT: &'static str = "ledger rows were not written";
 
-    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<Option<i32>>, QueueError> {
-        ledger::begin(&self.connections, &*self.hook, submits).await
+    async fn work(&self, submits: &[(Job, Submit)]) -> Result<Vec<(Begun, Duration)>, QueueError> {
+        // Before its transaction begins: no row of it is older.
+        let asked_at = clock::now();
+        let begun = ledger::begin(&self.connections, &*self.hook, submits).await?;
+        Ok(begun.into_iter().map(|begun| (begun, asked_at)).collect())
     }
 }
 
@@ -89,9 +93,9 @@ impl Writers {
         &*self.hook
     }
 
-    /// Commits the row of a POST that has not left. Returns its ordinal; none: the cell does not want a submit any more, or
-    /// the claim is lost.
-    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<Option<i32>, QueueError> {
+    /// Commits the row of a POST that has not left, unless its lane is paused or its cell wants none any more. Returns what became
+    /// of it, and when its transaction was asked for on [`clock::now`].
+    pub(super) async fn begin(&self, job: &Job, submit: Submit) -> Result<(Begun, Duration), QueueError> {
         self.ledger.join((job.clone(), submit)).await
     }
 

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::make_image::{PollEnd, SubmitAnswer};
+use super::{
+    make_image::{PollEnd, SubmitAnswer},
+    pauses::HELD,
+};
 use crate::{
     config::{GenerateImageSettings, UncertainPolicy},
     models::status::ErrorKind,
     queue::{
         AttemptEnd, Interrupt, Outcome, Verdict,
-        ledger::{AttemptState, History},
+        ledger::{AttemptState, History, OpenAttempt},
     },
 };
 
@@ -24,6 +27,8 @@ pub(super) struct Situation<'a> {
     pub(super) ordinal: Option<i32>,
     /// How long an answer to a POST may come, from its submit on.
     pub(super) answer_within: Duration,
+    /// False: this run may poll what was paid for, and pay for nothing.
+    pub(super) may_pay: bool,
 }
 
 impl Situation<'_> {
@@ -36,12 +41,12 @@ impl Situation<'_> {
         match answer {
             SubmitAnswer::NotSent { error } => {
                 let end = self.end(AttemptState::NotSent, Some(error.clone()), None, 0);
-                self.come_back(None).because(error).ending(end)
+                self.come_back().because(error).ending(end)
             }
-            SubmitAnswer::TurnedAway { status, error, retry_after } => {
-                // A lane that says 401, 402, 403, 429 or 503 is to be paused; until it can be, its cells come back later.
+            SubmitAnswer::TurnedAway { status, error, .. } => {
+                // Its lane is paused by now, for as long as the upstream said; what waits longer is this cell alone.
                 let end = self.end(AttemptState::TurnedAway, Some(error.clone()), Some(status), 0);
-                self.come_back(retry_after).because(error).ending(end)
+                self.come_back().because(error).ending(end)
             }
             SubmitAnswer::Rejected { status, error } => {
                 let end = self.end(AttemptState::Rejected, Some(error.clone()), Some(status), 0);
@@ -57,10 +62,32 @@ impl Situation<'_> {
         }
     }
 
+    /// Cancel was asked for before this run began: what is open is closed as what it is, and nothing is submitted or polled.
+    pub(super) fn cancelled(&self, open: Option<OpenAttempt>) -> Outcome {
+        let Some(open) = open else {
+            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
+        };
+        let (state, error) = match open.state {
+            AttemptState::Submitting => (AttemptState::Unknown, "cancelled; its worker ended before its answer"),
+            _ => (AttemptState::Abandoned, "cancelled while the upstream was working"),
+        };
+        Outcome::new(Verdict::Cancelled).because(error).ending(self.end(state, Some(error.to_owned()), None, 0))
+    }
+
     /// The row stands, and no POST left.
     pub(super) fn not_sent(&self, error: &str) -> Outcome {
         let end = self.end(AttemptState::NotSent, Some(error.to_owned()), None, 0);
-        self.come_back(None).because(error).ending(end)
+        self.come_back().because(error).ending(end)
+    }
+
+    /// Its lane is paused: it waits in the table, where the claim leaves it, and not here.
+    pub(super) fn held(&self, why: &str) -> Outcome {
+        let why = format!("the lane is paused: {why}");
+        let held = Outcome::new(Verdict::TurnedAway(HELD)).because(&*why);
+        match self.ordinal {
+            Some(_) => held.ending(self.end(AttemptState::NotSent, Some(why), None, 0)),
+            None => held,
+        }
     }
 
     /// Whether the submit was taken is not known.
@@ -120,12 +147,14 @@ impl Situation<'_> {
 
     /// What a policy allows, as often as `new_attempts` of the round: an upstream that never answers is not paid without end.
     fn may_resubmit(&self, policy: UncertainPolicy) -> bool {
-        policy == UncertainPolicy::Resubmit && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
+        self.may_pay
+            && policy == UncertainPolicy::Resubmit
+            && self.history.uncertain_in_round < i64::from(self.settings.new_attempts)
     }
 
     /// FAILURE and TIMEOUT: a new attempt while `new_attempts` of the round last.
     fn once_more(&self, kind: ErrorKind, error: &str) -> Outcome {
-        if self.history.failures_in_round < i64::from(self.settings.new_attempts) {
+        if self.may_pay && self.history.failures_in_round < i64::from(self.settings.new_attempts) {
             Outcome::new(Verdict::RetryAfter(Duration::ZERO)).because(error)
         } else {
             failed(kind, error)
@@ -139,10 +168,9 @@ impl Situation<'_> {
         Outcome::new(verdict).because(error)
     }
 
-    /// Comes back: `Retry-After` where the upstream said so, else 1 s, 2 s, 4 s ... 60 s, with full jitter; without limit.
-    pub(super) fn come_back(&self, retry_after: Option<Duration>) -> Outcome {
-        let backoff = self.backoff();
-        Outcome::new(Verdict::TurnedAway(retry_after.map_or(backoff, |said| said.max(backoff))))
+    /// Comes back after 1 s, 2 s, 4 s ... 60 s, with jitter; without limit.
+    pub(super) fn come_back(&self) -> Outcome {
+        Outcome::new(Verdict::TurnedAway(self.backoff()))
     }
 
     fn backoff(&self) -> Duration {

@@ -14,7 +14,7 @@ use crate::{
         tasks,
     },
     models::{
-        payload::CompleteTask,
+        payload::{CompleteTask, GenerateImage},
         status::{ErrorKind, Status},
     },
     queue::{
@@ -105,6 +105,12 @@ impl Settle for CellHook {
         Ok(Opened { cells: begun.iter().map(|begun| begun.id).collect(), new_groups })
     }
 
+    async fn reopen_cells(&self, connection: &mut PgConnection, cells: &[Uuid]) -> Result<Opened, QueueError> {
+        let begun = subtasks::resume_attempts(connection, cells).await?;
+        let new_groups = begun.iter().filter(|begun| begun.is_first).map(|begun| begun.task_id.to_string()).collect();
+        Ok(Opened { cells: begun.iter().map(|begun| begun.id).collect(), new_groups })
+    }
+
     async fn open_groups(&self, connection: &mut PgConnection, groups: &[String]) -> Result<(), QueueError> {
         // What is no task's id came from no row of ours.
         let tasks: Vec<Uuid> = groups.iter().filter_map(|group| Uuid::parse_str(group).ok()).collect();
@@ -136,7 +142,15 @@ impl Settle for CellHook {
                     Some((cell, Return { is_uncounted: state.is_uncounted(), error }))
                 })
                 .collect();
-            moves.extend(subtasks::put_back(connection, &returns).await?);
+            let back = subtasks::put_back(connection, &returns).await?;
+            if back.iter().any(|moved| moved.to_status == Status::Cancelled) {
+                // The end of some was asked for: their jobs, which this transaction holds, do not come back either.
+                let ids: Vec<Uuid> = returns.iter().map(|(cell, _)| *cell).collect();
+                let cancelled = subtasks::get_cancelled(connection, &ids).await?;
+                let keys: Vec<String> = cancelled.into_iter().map(GenerateImage::key).collect();
+                queue::kill_pending(connection, GenerateImage::QUEUE, &keys).await?;
+            }
+            moves.extend(back);
         }
         Ok(moves.into_iter().map(to_moved).collect())
     }
@@ -146,13 +160,17 @@ impl Settle for CellHook {
         connection: &mut PgConnection,
         settles: &[&(Job, Outcome)],
         moved: &[Moved],
+        submits: &BTreeMap<String, i64>,
     ) -> Result<(), QueueError> {
         let cells: Option<Vec<Move>> = moved.iter().map(from_moved).collect();
         let cells = cells.ok_or_else(|| match settles.first() {
             Some((job, _)) => refuse(job, "a move is none of ours"),
             None => QueueError::Ended,
         })?;
-        Ok(count_moves(connection, &cells).await?)
+        // What is no task's id came from no row of ours.
+        let submits: Vec<(Uuid, i64)> =
+            submits.iter().filter_map(|(group, count)| Some((Uuid::parse_str(group).ok()?, *count))).collect();
+        Ok(count_moves(connection, &cells, &submits).await?)
     }
 }
 
@@ -169,14 +187,21 @@ fn from_moved(moved: &Moved) -> Option<Move> {
 }
 
 /// Moves the counts by what the UPDATE of subtasks returned, and enqueues the completion of a task whose last cell ended:
-/// exactly once a round. Whatever ends or reopens cells calls it, in the same transaction and as its last step.
-pub(super) async fn count_moves(connection: &mut PgConnection, moves: &[Move]) -> Result<(), sqlx::Error> {
+/// exactly once a round. `submits` are the attempts that ended and were billed, or perhaps, by task. Whatever ends or reopens cells calls it, in the same transaction and as its last step.
+pub(super) async fn count_moves(
+    connection: &mut PgConnection,
+    moves: &[Move],
+    submits: &[(Uuid, i64)],
+) -> Result<(), sqlx::Error> {
     // In the order of the ids, as everybody locks them.
     let mut changes: BTreeMap<Uuid, Counts> = BTreeMap::new();
     for moved in moves {
         let change = changes.entry(moved.task_id).or_default();
         add(change, moved.from_status, -1);
         add(change, moved.to_status, 1);
+    }
+    for (task_id, count) in submits {
+        changes.entry(*task_id).or_default().submits += count;
     }
     let changes: Vec<(Uuid, Counts)> = changes.into_iter().filter(|(_, change)| *change != Counts::default()).collect();
     if changes.is_empty() {
@@ -200,7 +225,12 @@ fn add(change: &mut Counts, status: Status, by: i32) {
 }
 
 /// The completion job of a round: a second one under its key is refused by the key.
-async fn enqueue_completion(connection: &mut PgConnection, task_id: Uuid, round: i32, owner: Uuid) -> Result<(), sqlx::Error> {
+pub(super) async fn enqueue_completion(
+    connection: &mut PgConnection,
+    task_id: Uuid,
+    round: i32,
+    owner: Uuid,
+) -> Result<(), sqlx::Error> {
     let (group, owner) = (task_id.to_string(), owner.to_string());
     queue::enqueue(connection, &completion(task_id, round, &group, &owner)?).await?;
     Ok(())

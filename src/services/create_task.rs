@@ -147,6 +147,7 @@ async fn store(
         settings: definition.settings_json(),
         axes,
         total_images: plan.total_images,
+        is_alone,
     };
     if !tasks::insert(connection, &task).await? {
         return existing(connection, actor, definition, &input_sha256).await;

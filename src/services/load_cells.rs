@@ -78,7 +78,9 @@ impl LoadCells {
         let rows = subtasks::get_to_run(connection, &cells).await?;
         let prompts = self.prompts_of(connection, &rows).await?;
         let may_have_past = |row: &RunRow| {
-            row.status != Status::Pending || wanted.iter().any(|(cell, may_have_past)| *cell == row.id && *may_have_past)
+            // The job of a retried cell may be a new one, whose first claim this is.
+            let has_past = row.status != Status::Pending || row.retry.round.is_some();
+            has_past || wanted.iter().any(|(cell, may_have_past)| *cell == row.id && *may_have_past)
         };
         let rounds: Vec<(Uuid, i32)> = rows.iter().filter(|row| may_have_past(row)).map(|row| (row.id, row.round)).collect();
         let mut pasts = if rounds.is_empty() { HashMap::new() } else { ledger::pasts(connection, &rounds).await? };

@@ -9,7 +9,7 @@ use crate::{
 
 use super::{subtask_service, task_service};
 
-/// How an engine of these settings keeps time.
+/// How an engine of these settings keeps time. Whoever submits names its token as well.
 pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> EngineOptions {
     EngineOptions {
         beat: settings.queue.beat,
@@ -17,6 +17,8 @@ pub fn engine_options(settings: &Settings, until_empty: Option<UntilEmpty>) -> E
         poll_interval: settings.queue.poll_interval,
         listen: settings.queue.listen && !settings.database.pooler,
         is_pooled: settings.database.pooler,
+        keeps_connections: false,
+        token_hash: String::new(),
         until_empty,
     }
 }
@@ -37,7 +39,7 @@ pub fn queues(settings: &Settings, slots: usize, lanes: Vec<String>) -> Vec<Queu
 }
 
 #[cfg(feature = "worker")]
-pub use running::{ProcessedSubtasks, process_pending_subtasks, process_subtask};
+pub use running::{ProcessedSubtasks, options, process_pending_subtasks, process_subtask};
 
 #[cfg(feature = "worker")]
 mod running {
@@ -51,8 +53,8 @@ mod running {
             tasks::{self, TaskRow},
         },
         models::payload::{CompleteTask, GenerateImage},
-        queue::{Engine, Job, Outcome, Queue, UntilEmpty, decoded},
-        services::{actor::Actor, context::Context, error::ServiceError, subtask_service, task_service},
+        queue::{Engine, EngineOptions, Job, Outcome, Queue, UntilEmpty, decoded},
+        services::{actor::Actor, context::Context, error::ServiceError, pause_watch, subtask_service, task_service},
     };
 
     /// What [`process_pending_subtasks`] saw at its end.
@@ -62,6 +64,12 @@ mod running {
         pub task: TaskRow,
         /// Whether everything this process held was settled.
         pub settled: bool,
+    }
+
+    /// With the token of the context's client, by which pauses name their holders.
+    pub fn options(context: &Context, until_empty: Option<UntilEmpty>) -> EngineOptions {
+        let token_hash = context.upstream.as_ref().map(|client| client.token().current().hash().to_owned());
+        EngineOptions { token_hash: token_hash.unwrap_or_default(), ..engine_options(&context.settings, until_empty) }
     }
 
     fn lanes(context: &Context) -> Vec<String> {
@@ -129,7 +137,7 @@ mod running {
         }
         // Taken by key, and nothing else: no claimer runs.
         let queues = queues(&context.settings, 1, lanes(context)).into_iter().map(|queue| Queue { claimed: false, ..queue });
-        let engine = Engine::start(context.pool.clone(), engine_options(&context.settings, None), queues.collect()).await?;
+        let engine = Engine::start(context.pool.clone(), options(context, None), queues.collect()).await?;
         let _guard = AbandonOnDrop(engine.clone());
         let claimed = engine.claim_key(GenerateImage::QUEUE, &GenerateImage::key(id)).await;
         let taken = match claimed {
@@ -168,11 +176,12 @@ mod running {
         let until_empty = UntilEmpty { group: group.clone() };
         let queues = queues(&context.settings, concurrency.max(1), lanes(context));
         let queues = queues.into_iter().map(|queue| Queue { group: group.clone(), ..queue }).collect();
-        let engine = Engine::start(context.pool.clone(), engine_options(&context.settings, Some(until_empty)), queues).await?;
+        let engine = Engine::start(context.pool.clone(), options(context, Some(until_empty)), queues).await?;
         let _guard = AbandonOnDrop(engine.clone());
         tokio::join!(
             engine.drive(GenerateImage::QUEUE, cell_handler(context, &engine)),
-            engine.drive(CompleteTask::QUEUE, task_handler(context))
+            engine.drive(CompleteTask::QUEUE, task_handler(context)),
+            pause_watch::watch(context, &engine)
         );
         let settled = engine.stop(context.settings.queue.grace).await;
         let task = task_service::get_task(context, actor, task_id).await?;

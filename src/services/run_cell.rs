@@ -3,7 +3,13 @@
 //! It may run twice, and is cut at any point: what it finds in the ledger says where to go on. An open attempt with an
 //! upstream id is polled, never submitted; one without, by another claim, is unknown.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -19,17 +25,19 @@ use super::{
     cell_settle::CellResult,
     context::Context,
     load_cells::Found,
-    make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, UpstreamClient, make_image},
+    make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, SubmitAnswer, UpstreamClient, make_image},
+    pauses::LaneCalls,
+    take_up::{TakenUp, Taker},
 };
 use crate::{
     crud::subtasks::RunRow,
     models::{
         self, Prompt, RequestCell,
-        status::{ErrorKind, Status},
+        status::{ErrorKind, RetryMode, Status},
     },
     queue::{
         AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
-        ledger::{Acceptance, AttemptState, Evidence, OpenAttempt, Past, Submit},
+        ledger::{Acceptance, AttemptState, Begun, Evidence, OpenAttempt, Past, Submit},
     },
 };
 
@@ -66,7 +74,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, payload: &m
 }
 
 async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
-    let Found { row, prompts, past: Past { open, last, history } } = found;
+    let Found { row, prompts, past: Past { open, last, given_up, last_round, history } } = found;
     if row.status.is_terminal() {
         // An earlier claim ended it; the settle closes what it left open.
         return Outcome::done();
@@ -75,7 +83,11 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let submit_timeout = context.settings.lanes.get(&row.lane).map_or(Duration::ZERO, |lane| lane.submit_timeout);
     let answer_within = submit_timeout + context.settings.queue.lease;
     let ordinal = open.as_ref().map(|open| open.ordinal);
-    let situation = Situation { settings, history: &history, ordinal, answer_within };
+    let may_pay = row.retry.mode != Some(RetryMode::Evidence);
+    let situation = Situation { settings, history: &history, ordinal, answer_within, may_pay };
+    if row.is_cancel_requested {
+        return situation.cancelled(open);
+    }
     let resume = match open {
         Some(OpenAttempt { state: AttemptState::Accepted, upstream_id: Some(upstream_id), age, .. }) => {
             Span::current().record("attempt", ordinal).record("upstream_id", &upstream_id);
@@ -89,24 +101,46 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     if resume.is_none() && row.status == Status::Processing {
         // The attempt was closed by a worker that had lost its claim, and the cell does not know.
         return match last {
-            Some(last) if last.state.is_uncounted() => {
-                situation.come_back(None).because("the POST of its last attempt never left")
-            }
+            Some(last) if last.state.is_uncounted() => situation.come_back().because("the POST of its last attempt never left"),
             // It was paid for, or may have been. Not even a policy submits again what has an id: it can be polled.
             _ => Outcome::failed(ErrorKind::UnknownSubmit.as_str(), "the answer came after the claim was lost; see its attempts"),
         };
     }
+    let mut resume = resume;
+    let mut ordinal = ordinal;
     if resume.is_none() {
-        if row.is_cancel_requested {
-            return Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted");
+        // Before anything is paid: what was given up in an earlier round may have its picture by now.
+        let earlier = given_up.filter(|_| row.retry.round.is_some_and(|round| last_round < round));
+        let taker = Taker { client, engine, job, row: &row, situation: &situation };
+        match taker.take_up(earlier).await {
+            TakenUp::Nothing => {}
+            TakenUp::Outcome(outcome) => return outcome,
+            TakenUp::Working { accepted, ordinal: reopened } => {
+                Span::current().record("attempt", reopened).record("upstream_id", &accepted.upstream_id);
+                resume = Some(accepted);
+                ordinal = Some(reopened);
+            }
+            TakenUp::Picture { url, ordinal } => {
+                let end = AttemptEnd {
+                    ordinal: Some(ordinal),
+                    state: AttemptState::Succeeded,
+                    http_status: None,
+                    error: None,
+                    polls: 1,
+                };
+                return Box::pin(complete(context, client, job, &row, url, Instant::now(), end)).await;
+            }
         }
-        if history.answer_in > Duration::ZERO {
-            return Outcome::new(Verdict::RetryAfter(history.answer_in)).because("an earlier submit may still be answered");
+    }
+    if resume.is_none() {
+        let answer_in = if row.retry.mode == Some(RetryMode::Now) { history.answer_in_of_round } else { history.answer_in };
+        if answer_in > Duration::ZERO {
+            return Outcome::new(Verdict::RetryAfter(answer_in)).because("an earlier submit may still be answered");
         }
     }
     // A cell that is polled on sends none, and must not fail for one either: it is paid for.
-    let body = if resume.is_some() { Ok(serde_json::Value::Null) } else { body_of(&row, &prompts) };
-    let body = match body {
+    let body = if resume.is_some() { Ok((Vec::new(), String::new())) } else { body_of(&row, &prompts) };
+    let (body, sha256) = match body {
         Ok(body) => body,
         Err(error) => return Outcome::internal(error),
     };
@@ -115,9 +149,13 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         job,
         cell,
         row: &row,
-        sha256: models::request_sha256(&body),
+        sha256,
         answer_within,
-        ordinal: std::sync::OnceLock::new(),
+        calls: LaneCalls { engine, client, settings: &context.settings, lane: &row.lane },
+        ordinal: OnceLock::new(),
+        epoch: OnceLock::new(),
+        held: OnceLock::new(),
+        is_troubled: AtomicBool::new(false),
     };
     let params = MakeImageParams {
         client,
@@ -134,13 +172,13 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     match made {
         // A lane without an address: somebody must set it.
         Err(error) => situation.unusable(error.to_string()),
-        Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation),
+        Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation, journal.held.get()),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
-        Ok(MadeImage::HeldBack) => situation.not_sent("the worker leaves, or its lease ran short"),
-        Ok(MadeImage::NotAccepted(answer)) => {
-            reload_token(client, &answer);
-            situation.after_submit(answer)
+        Ok(MadeImage::HeldBack) if journal.is_stopped() && engine.may_submit(job) => situation.held("it was while this began"),
+        Ok(MadeImage::HeldBack) => {
+            situation.not_sent("the worker leaves, its lease ran short, its row is too old, or it was cancelled")
         }
+        Ok(MadeImage::NotAccepted(answer)) => situation.after_submit(answer),
         Ok(MadeImage::GivenUp) => situation.unknown("the worker left before the answer came".to_owned(), None),
         Ok(MadeImage::LeaseLost) => Outcome::new(Verdict::LeaseLost),
         Ok(MadeImage::IdNotWritten { upstream_id, error }) => {
@@ -155,7 +193,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     }
 }
 
-fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<serde_json::Value, String> {
+/// The body, and its hash.
+fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<(Vec<u8>, String), String> {
     let prompts = prompts.as_ref().map_err(Clone::clone)?;
     let cell = RequestCell {
         variable_indices: &row.variable_indices,
@@ -168,31 +207,21 @@ fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<serde_
         lumina_cfg: row.lumina_cfg,
         lumina_step: row.lumina_step,
     };
-    models::request_body(prompts, &cell).map_err(|error| error.to_string())
+    let body = models::request_body(prompts, &cell).map_err(|error| error.to_string())?;
+    let bytes = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
+    Ok((bytes, models::request_sha256(&body)))
 }
 
-/// No row, no POST: by a token, because the worker leaves, because its lease runs short, or because the cell wants none.
-fn not_begun(engine: &Engine, job: &Job, situation: &Situation<'_>) -> Outcome {
+/// No row, no POST: by a token, because the worker leaves, because the lane is paused, because the lease runs short, or because
+/// the cell wants none.
+fn not_begun(engine: &Engine, job: &Job, situation: &Situation<'_>, held: Option<&String>) -> Outcome {
     match job.tokens.interrupt() {
         Some(Interrupt::LeaseLost) => Outcome::new(Verdict::LeaseLost),
         Some(Interrupt::Cancel) => Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted"),
         Some(Interrupt::Handover) => Outcome::new(Verdict::HandedOver),
         None if engine.is_stopping() => Outcome::new(Verdict::HandedOver),
-        None => {
-            situation.come_back(None).because("not submitted: the lease ran short, or the cell was cancelled or ended meanwhile")
-        }
-    }
-}
-
-/// 401: the token may have been replaced in its file.
-fn reload_token(client: &UpstreamClient, answer: &make_image::SubmitAnswer) {
-    if let make_image::SubmitAnswer::TurnedAway { status: 401, error, .. } = answer {
-        tracing::warn!(error, "the upstream does not take the token");
-        match client.token().reload() {
-            Ok(true) => tracing::info!("the token was read again, and is another one"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the token was not read again"),
-        }
+        None if held.is_some() => situation.held(held.map_or("", String::as_str)),
+        None => situation.come_back().because("not submitted: the lease ran short, or the cell was cancelled or ended meanwhile"),
     }
 }
 
@@ -233,7 +262,8 @@ async fn complete(
                 }
                 Err(error) => {
                     let delay = delays.next().unwrap_or(longest);
-                    if since.elapsed() + delay >= context.settings.generate_image.deadline {
+                    let is_over = since.elapsed() + delay >= context.settings.generate_image.deadline;
+                    if is_over || job.tokens.cancel.is_cancelled() {
                         tracing::error!(task = %row.task_id, cell = row.cell, %error, "the picture was not kept");
                         result.note = Some(error.to_string());
                         break;
@@ -242,6 +272,8 @@ async fn complete(
                     tokio::select! {
                         () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
                         () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
+                        // Its picture came first: it is kept, and not waited for.
+                        () = job.tokens.cancel.cancelled() => {}
                         () = tokio::time::sleep(delay) => {}
                     }
                 }
@@ -262,31 +294,81 @@ struct CellJournal<'a> {
     row: &'a RunRow,
     sha256: String,
     answer_within: Duration,
+    calls: LaneCalls<'a>,
     /// The attempt that this run began.
-    ordinal: std::sync::OnceLock<i32>,
+    ordinal: OnceLock<i32>,
+    /// How often the lane had been stopped in this process when it began.
+    epoch: OnceLock<u64>,
+    /// What held it back before.
+    held: OnceLock<String>,
+    /// Whether a success has something to tell of the lane.
+    is_troubled: AtomicBool,
+}
+
+/// A row that took longer to write is not believed: a pause may have been written after its look.
+const STALE_LOOK: Duration = Duration::from_millis(500);
+
+impl CellJournal<'_> {
+    /// Whether the lane was stopped in this process after the row was begun. A probe goes through what it is to end.
+    fn is_stopped(&self) -> bool {
+        let now = self.engine.lane_epoch(&self.row.lane);
+        !self.job.is_probe && (self.held.get().is_some() || self.epoch.get().is_some_and(|epoch| now != Some(*epoch)))
+    }
 }
 
 #[async_trait]
 impl Journal for CellJournal<'_> {
-    async fn submitting(&self) -> Result<Option<String>, QueueError> {
+    async fn submitting(&self, token_hash: &str) -> Result<Option<String>, QueueError> {
+        match self.engine.lane_epoch(&self.row.lane) {
+            Some(epoch) => drop(self.epoch.set(epoch)),
+            None if self.job.is_probe => {}
+            None => {
+                drop(self.held.set("a pause is being written".to_owned()));
+                return Ok(None);
+            }
+        }
         let submit = Submit {
             cell: self.cell,
             round: self.row.round,
             lane: self.row.lane.clone(),
             request_sha256: self.sha256.clone(),
             answer_within: self.answer_within,
+            token_hash: token_hash.to_owned(),
+            is_probe: self.job.is_probe,
         };
-        let begun = self.engine.begin_attempt(self.job, submit).await?;
-        Ok(begun.map(|ordinal| {
-            // Set once: a run begins one attempt at most.
-            let ordinal = *self.ordinal.get_or_init(|| ordinal);
-            Span::current().record("attempt", ordinal);
-            format!("{}/{ordinal}", self.cell)
-        }))
+        let began = Instant::now();
+        let ordinal = match self.engine.begin_attempt(self.job, submit.clone()).await? {
+            Begun::Written { ordinal, is_troubled } => {
+                self.is_troubled.store(is_troubled, Ordering::Release);
+                // Set once: a run begins one attempt at most.
+                *self.ordinal.get_or_init(|| ordinal)
+            }
+            Begun::Held(why) => {
+                drop(self.held.set(why));
+                self.engine.met_pause();
+                return Ok(None);
+            }
+            Begun::Unwanted => return Ok(None),
+        };
+        Span::current().record("attempt", ordinal);
+        if began.elapsed() > STALE_LOOK && self.engine.is_held(&submit).await? {
+            drop(self.held.set("since its row was begun".to_owned()));
+        }
+        Ok(Some(format!("{}/{ordinal}", self.cell)))
+    }
+
+    async fn moment(&self) -> bool {
+        match self.engine.submit_moment(self.job, &self.row.lane).await {
+            Ok(may_leave) => may_leave,
+            Err(error) => {
+                tracing::warn!(%error, "no moment of the lane's rate: not submitted");
+                false
+            }
+        }
     }
 
     fn may_submit(&self) -> bool {
-        self.engine.may_submit(self.job)
+        self.engine.may_submit(self.job) && !self.is_stopped()
     }
 
     async fn give_up(&self) {
@@ -307,5 +389,17 @@ impl Journal for CellJournal<'_> {
         }
         tracing::debug!("accepted");
         Ok(evidence == Evidence::Accepted)
+    }
+
+    async fn submit_answered(&self, token_hash: &str, begun: Instant, answer: &SubmitAnswer) {
+        self.calls.submit_answered(token_hash, begun, answer, self.is_troubled.load(Ordering::Acquire)).await;
+    }
+
+    async fn poll_refused(&self, token_hash: &str, begun: Instant, status: u16, error: &str) {
+        self.calls.poll_refused(token_hash, begun, status, error).await;
+    }
+
+    async fn poll_answered(&self, token_hash: &str, begun: Instant) {
+        self.calls.poll_answered(token_hash, begun).await;
     }
 }

@@ -13,6 +13,9 @@ use crate::{
 
 pub use super::create_task::{CreatedTask, PlannedTask, create_task, create_task_alone, create_task_in, plan_task};
 pub use super::purge::{LeftTask, Purge, Purged, purge_tasks};
+pub use super::retry_task::{RetriedTask, Retry, retry_task, sweep_late_evidence};
+pub use super::steer_task::{SteeredTask, cancel_cells, cancel_task, force_complete_task};
+pub use super::task_spend::sum_up_spend;
 
 /// The hook of `imagemill.complete_task`.
 pub fn hook() -> Arc<dyn Settle> {

@@ -1,5 +1,7 @@
 //! The hook of `imagemill.complete_task`: the roll-up, in the transaction that acknowledges its job.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -37,6 +39,7 @@ impl Settle for TaskHook {
         connection: &mut PgConnection,
         settles: &[&(Job, Outcome)],
         _: &[Moved],
+        _: &BTreeMap<String, i64>,
     ) -> Result<(), QueueError> {
         let mut rounds = Vec::with_capacity(settles.len());
         for (job, outcome) in settles {
@@ -120,7 +123,7 @@ mod tests {
             (0, 3, 0, true, Status::Failed),
         ];
         for (completed_subtasks, failed_subtasks, cancelled_subtasks, asked, end) in table {
-            let counts = Counts { completed_subtasks, failed_subtasks, cancelled_subtasks };
+            let counts = Counts { completed_subtasks, failed_subtasks, cancelled_subtasks, ..Counts::default() };
             assert_eq!(end_of(counts, asked), end, "{counts:?} {asked}");
         }
     }

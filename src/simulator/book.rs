@@ -9,6 +9,7 @@ use chrono::Utc;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{
@@ -55,9 +56,16 @@ impl Book {
         Self { options, stats: Stats::default(), jobs: Vec::new(), places: HashMap::new() }
     }
 
-    /// Whether a request that brought this token may go on.
-    pub(super) fn admits(&self, token: Option<&str>) -> bool {
-        self.options.token.as_ref().is_none_or(|wanted| token == Some(wanted.expose_secret()))
+    /// The status with which a request is refused for the token that it brought; none: it may go on.
+    pub(super) fn refusal(&self, token: Option<&str>) -> Option<u16> {
+        if self.options.token.as_ref().is_some_and(|wanted| token != Some(wanted.expose_secret())) {
+            return Some(401);
+        }
+        if self.options.refused_tokens.is_empty() {
+            return None;
+        }
+        let hash = hex::encode(Sha256::digest(token.unwrap_or_default().as_bytes()));
+        self.options.refused_tokens.get(&hash[..8]).copied()
     }
 
     /// Takes a submit: counts it, chooses its behaviour and, if that accepts it, writes it into the ledger.

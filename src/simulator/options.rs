@@ -20,6 +20,8 @@ pub struct SimulatorOptions {
     /// The token that submits and polls must carry; none means that none is asked for. Never shown.
     #[serde(skip_serializing)]
     pub token: Option<SecretString>,
+    /// Tokens that are refused, submits and polls alike, each with its status: named by the first 8 hex digits of their SHA-256.
+    pub refused_tokens: BTreeMap<String, u16>,
     /// Seed of every random choice. A submit's choices depend on it and on the arrival number alone.
     pub seed: u64,
     /// Name of the header that carries the submit's request id.
@@ -53,6 +55,7 @@ impl Default for SimulatorOptions {
         Self {
             port: 0,
             token: None,
+            refused_tokens: BTreeMap::new(),
             seed: 0,
             request_id_header: "x-imagemill-request".to_owned(),
             submit_latency: Span::default(),
@@ -150,6 +153,11 @@ impl SimulatorOptions {
         }
         if !(16..=4096).contains(&self.picture_side) {
             return Err(OptionsError::Invalid(format!("picture_side is {}, not from 16 to 4096", self.picture_side)));
+        }
+        if let Some((token, status)) = self.refused_tokens.iter().find(|(_, status)| !(400..=499).contains(*status)) {
+            return Err(OptionsError::Invalid(format!(
+                "refused_tokens: `{status}` of {token} is not a status code from 400 to 499"
+            )));
         }
         if let Some(status) = self.picture_status.filter(|status| !(200..=599).contains(status)) {
             return Err(OptionsError::Invalid(format!("picture_status `{status}` is not a status code from 200 to 599")));

@@ -24,18 +24,17 @@ pub(super) async fn artifact(
     Path(upstream_id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let (is_admitted, plan) = {
+    let (refusal_status, plan) = {
         let mut book = shared.book();
-        let is_admitted = book.admits(token(&headers));
-        let plan = book.poll(&upstream_id, is_admitted);
-        (is_admitted, plan)
+        let refusal_status = book.refusal(token(&headers));
+        let plan = book.poll(&upstream_id, refusal_status.is_none());
+        (refusal_status, plan)
     };
     shared.delay(plan.latency, |options| options.hold_polls).await;
-    let answer = if is_admitted {
+    let answer = match refusal_status {
         // Decided after the wait, so that a poll whose client went away has ended nothing.
-        shared.book().answer_poll(&upstream_id, plan.number)
-    } else {
-        PollAnswer::Error(401, None)
+        None => shared.book().answer_poll(&upstream_id, plan.number),
+        Some(status) => PollAnswer::Error(status, None),
     };
     let response = match answer {
         PollAnswer::Reset => {

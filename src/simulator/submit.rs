@@ -45,7 +45,7 @@ pub(super) async fn make_image(
     };
     let (plan, mut pending) = {
         let mut book = shared.book();
-        let refused = if book.admits(token(&headers)) { fault.as_ref().map(|_| 422) } else { Some(401) };
+        let refused = book.refusal(token(&headers)).or_else(|| fault.as_ref().map(|_| 422));
         let request_id = headers.get(&book.options.request_id_header).and_then(|value| value.to_str().ok());
         let plan = book.submit(refused, request_id, body.unwrap_or_default());
         let pending =

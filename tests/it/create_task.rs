@@ -41,6 +41,35 @@ async fn a_rollback_of_the_callers_transaction_leaves_no_trace_and_wakes_nobody(
 }
 
 #[tokio::test]
+async fn fifty_at_once_with_one_key_make_one_task() {
+    let world = World::new().await;
+    let definition = |name: String| -> TaskDefinition {
+        TaskInput::new(name)
+            .prompt(Prompt::freetext("a fox"))
+            .batch_size(8)
+            .idempotency_key("order-18")
+            .validate(&(&world.context.settings.limits).into())
+            .expect("a sound definition")
+    };
+    // Four of them say something else under the same key.
+    let definitions: Vec<TaskDefinition> =
+        (0..54).map(|caller| definition(if caller < 50 { "fox".to_owned() } else { format!("fox {caller}") })).collect();
+    let first = create_task(&world.context, &world.actor, &definitions[0]);
+    let others = definitions[1..].iter().map(|definition| create_task(&world.context, &world.actor, definition));
+    let (first, others) = tokio::join!(first, futures::future::join_all(others));
+    let created: Vec<_> = std::iter::once(first).chain(others).collect();
+    let made: Vec<_> = created.iter().flatten().collect();
+    assert_eq!(made.iter().filter(|task| task.is_new).count(), 1);
+    assert!(made.iter().all(|task| task.id == made[0].id));
+    let refused = created.iter().filter(|task| matches!(task, Err(ServiceError::KeyReused { task, .. }) if *task == made[0].id));
+    // Whoever was first is right: fifty with one input, or one of the four.
+    assert!([4, 53].contains(&refused.count()), "{created:?}");
+    assert_eq!(world.number("select count(*) from imagemill.tasks").await, 1);
+    assert_eq!(world.number("select count(*) from imagemill.subtasks").await, 8);
+    assert_eq!(world.number("select count(*) from apalis.jobs").await, 8);
+}
+
+#[tokio::test]
 async fn one_key_makes_one_task() {
     let world = World::new().await;
     let definition = |name: &str| -> TaskDefinition {

@@ -32,11 +32,22 @@ async fn hold_one(world: &World) -> (Engine, Job, Uuid) {
 
 /// Writes the ledger row of a held job.
 async fn begin(world: &World, job: &Job, cell: Uuid) -> i32 {
-    let submit =
-        ledger::Submit { cell, round: 1, lane: "prod".into(), request_sha256: "0".into(), answer_within: Duration::from_mins(5) };
     let hook = subtask_service::hook();
-    let begun = ledger::begin(&world.connections(), &*hook, &[(job.clone(), submit)]).await.expect("write the row");
-    begun[0].expect("an attempt")
+    let begun = ledger::begin(&world.connections(), &*hook, &[(job.clone(), submit(cell))]).await.expect("write the row");
+    let ledger::Begun::Written { ordinal, .. } = begun[0] else { panic!("no attempt: {begun:?}") };
+    ordinal
+}
+
+fn submit(cell: Uuid) -> ledger::Submit {
+    ledger::Submit {
+        cell,
+        round: 1,
+        lane: "prod".into(),
+        request_sha256: "0".into(),
+        answer_within: Duration::from_mins(5),
+        token_hash: String::new(),
+        is_probe: false,
+    }
 }
 
 /// A picture.
@@ -93,15 +104,9 @@ async fn a_settle_of_a_lost_claim_changes_nothing() {
         assert_eq!(world.number("select sum(stale_writes)::bigint from imagemill.incarnations").await, 1);
         assert_eq!(settled, Settled::LeaseLost);
         // Nor does it write a ledger row any more, or make the attempt its own.
-        let submit = ledger::Submit {
-            cell,
-            round: 1,
-            lane: "prod".into(),
-            request_sha256: "0".into(),
-            answer_within: Duration::from_mins(5),
-        };
-        let begun = ledger::begin(&world.connections(), &*subtask_service::hook(), &[(job, submit)]).await.expect("look");
-        assert_eq!(begun, [None]);
+        let hook = subtask_service::hook();
+        let begun = ledger::begin(&world.connections(), &*hook, &[(job, submit(cell))]).await.expect("look");
+        assert_eq!(begun, [ledger::Begun::Unwanted]);
     }
 }
 
@@ -314,36 +319,6 @@ async fn a_worker_that_beats_is_not_rescued_whatever_its_clock_says() {
     }
     world.until("select status = 'completed' from imagemill.subtasks").await;
     assert_eq!(world.number("select count(*) from apalis.workers where id = 'slow-clock'").await, 0);
-}
-
-#[tokio::test]
-async fn a_bad_token_costs_no_attempt_and_fails_no_cell() {
-    let mut world = World::new().await;
-    let token = world.directory.path().join("token");
-    std::fs::write(&token, "a-dead-token\n").expect("write the token");
-    world.set("upstream.api_token_file", token.display()).set("upstream.api_token", "");
-    world.create(10).await;
-    let mut worker = world.worker(&["--until-empty"]);
-    eventually("every cell was turned away", || async {
-        world.number("select count(distinct subtask_id) from imagemill.attempts where state = 'turned_away'").await == 10
-    })
-    .await;
-    assert_eq!(world.number("select count(*) from imagemill.subtasks where status = 'failed'").await, 0);
-    assert_eq!(
-        world.number("select count(*) from imagemill.subtasks s where attempt_count <> (select count(*) from imagemill.attempts a where a.subtask_id = s.id and a.state not in ('turned_away', 'not_sent'))").await,
-        0,
-        "attempts that count"
-    );
-    assert!(world.number("select count(*) from imagemill.attempts where http_status = 401 and error like '%401%'").await >= 10);
-    assert!(world.number("select count(*) from imagemill.subtasks where status = 'pending' and error like '%401%'").await > 0);
-    assert!(worker.log().contains("does not take the token"), "the log says nothing:\n{}", worker.log());
-    assert!(!worker.log().contains("a-dead-token"), "the token is in the log");
-    // The right one, in mid-run.
-    std::fs::write(&token, format!("{}\n", crate::support::TOKEN)).expect("write the token");
-    assert!(worker.wait().await.success(), "{}", worker.log());
-    assert_eq!(world.cells().await, "completed: 10");
-    assert_eq!(world.number("select sum(attempt_count)::bigint from imagemill.subtasks").await, 10);
-    world.assert_settled().await;
 }
 
 #[tokio::test]

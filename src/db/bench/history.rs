@@ -30,7 +30,7 @@ macro_rules! uuid_of {
 }
 
 /// The statements of one chunk: `$1` number of its first task, `$2` of its last, `$3` cells of each, `$4` the owner.
-const STATEMENTS: [&str; 6] = [
+const STATEMENTS: [&str; 7] = [
     concat!(
         "create temporary table chunk on commit drop as
          select task, ", uuid_of!("task * $3", "'t'"), " as task_id, cell, ", uuid_of!("task * $3 + cell", "'c'"), " as id,
@@ -51,6 +51,10 @@ const STATEMENTS: [&str; 6] = [
     "insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, upstream_id, http_status, polls,
                                      submitted_at, answer_until, accepted_at, finished_at)
      select id, 1, 1, 1, 'prod', 'finished', 'succeeded', id::text, 200, 1, at, at + interval '315 seconds', at, at from chunk",
+    // As a worker's sweep leaves it.
+    "insert into imagemill.task_spend (task_id, round, accepted, \"unknown\", days, lanes, accepted_by_day, unknown_by_day)
+     select task_id, 1, count(*), 0, array[(at at time zone 'UTC')::date], array['prod'], array[count(*)], array[0]
+     from chunk group by task_id, at",
     "insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, done_at, last_result, priority, metadata,
                               idempotency_key)
      select id::text, 'imagemill.generate_image', convert_to(format('{\"version\":1,\"subtask_id\":\"%s\"}', id), 'UTF8'), 'Done',

@@ -56,7 +56,7 @@ pub async fn statements(connection: &mut PgConnection, database: &str) -> Result
     .await
 }
 
-/// Milliseconds of the longest claim since they were forgotten: of the statements that take jobs which nobody has locked.
+/// Milliseconds of the longest claim since they were forgotten: of the calls of the function, and of statements that take jobs which nobody has locked.
 /// None: there was no such statement.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ pub async fn longest_claim(connection: &mut PgConnection, database: &str) -> Res
     sqlx::query_scalar(
         "select max(max_exec_time) from pg_stat_statements
          where dbid = (select oid from pg_database where datname = $1)
-           and query ~* 'skip\\s+locked' and query ~* 'update\\s+apalis\\.jobs'",
+           and (query ~* 'imagemill\\.claim\\s*\\(' or (query ~* 'skip\\s+locked' and query ~* 'update\\s+apalis\\.jobs'))",
     )
     .bind(database)
     .fetch_one(connection)

@@ -1,6 +1,6 @@
 //! The ends of attempts.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -18,13 +18,13 @@ pub(in crate::queue) enum Close<'a> {
 }
 
 /// Closes the open attempts of cells; under the fences of their jobs these can only be the jobs' own. Returns the cells of
-/// which one was open.
+/// which one was open, each with the state that it ended in.
 pub(in crate::queue) async fn close(
     connection: &mut PgConnection,
     closes: Vec<(Uuid, Close<'_>)>,
-) -> Result<HashSet<Uuid>, sqlx::Error> {
+) -> Result<HashMap<Uuid, AttemptState>, sqlx::Error> {
     if closes.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let closes = by_cell(closes);
     macro_rules! column {
@@ -38,7 +38,7 @@ pub(in crate::queue) async fn close(
                 .collect::<Vec<_>>()
         };
     }
-    let ended: Vec<Uuid> = sqlx::query_scalar(
+    let ended: Vec<(Uuid, AttemptState)> = sqlx::query_as(
         "update imagemill.attempts as attempt
          set state = coalesce(given.state, case attempt.state when 'submitting' then 'unknown' else 'abandoned' end),
              http_status = coalesce(given.http_status, attempt.http_status), error = given.error,
@@ -47,7 +47,7 @@ pub(in crate::queue) async fn close(
               as given (cell, state, http_status, error, polls, ordinal, error_kind)
          where attempt.subtask_id = given.cell and attempt.finished_at is null
            and (given.ordinal is null or attempt.ordinal = given.ordinal)
-         returning attempt.subtask_id",
+         returning attempt.subtask_id, attempt.state",
     )
     .bind(closes.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())
     .bind(column!(end, _kind => Some(end.state.as_str()), _error => None))
@@ -59,6 +59,27 @@ pub(in crate::queue) async fn close(
     .fetch_all(connection)
     .await?;
     Ok(ended.into_iter().collect())
+}
+
+/// Closes what ended cells have left open, where nobody holds their jobs: a worker that died had no time to. To be called under the
+/// locks of the jobs and the cells.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn close_leftovers(connection: &mut PgConnection, cells: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with ended as (
+             update imagemill.attempts
+             set state = case state when 'submitting' then 'unknown' else 'abandoned' end, finished_at = now()
+             where subtask_id = any ($1) and finished_at is null
+             returning subtask_id
+         )
+         select imagemill.move_submits(array_agg(subtask_id), 1) from ended having count(*) > 0",
+    )
+    .bind(cells)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// State of one attempt, to tell a settle that was written from one that was not.

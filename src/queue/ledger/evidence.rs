@@ -82,11 +82,14 @@ async fn write(
                and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
                and attempt.claim = given.claim and attempt.worker = given.worker
                and state in ('submitting', 'unknown')
-             returning 1
+             returning attempt.subtask_id, attempt.finished_at = now() as has_ended
+         ), counted as (
+             -- What was unknown before has been counted.
+             select imagemill.move_submits(array_agg(subtask_id), 1) from evidence where has_ended having count(*) > 0
          )
          select given.cell, given.ordinal, (given.job, given.claim) in (select id, claim from held),
                 exists (select from written where written.subtask_id = given.cell and written.ordinal = given.ordinal)
-         from given",
+         from given where (select count(*) from counted) >= 0",
     )
     .bind(column!(job, _acceptance => job.id.clone()))
     .bind(column!(job, _acceptance => job.worker.to_string()))

@@ -8,17 +8,26 @@ mod close;
 mod evidence;
 mod open;
 mod read;
+mod reopen;
+mod resolve;
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
+pub use close::close_leftovers;
 pub(super) use close::{Close, close, state_of};
 pub(super) use evidence::never_left;
 pub use evidence::{Acceptance, Evidence, accepted};
 pub(super) use open::insert_again;
-pub use open::{Submit, begin};
-pub use read::{AttemptRow, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
+pub use open::{Begun, Submit, begin};
+pub use read::{AttemptRow, GivenUp, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
+pub use reopen::reopen;
+pub use resolve::{EarlierSubmit, Resolution, UnknownAttempt, may_be_answered, resolve, unknown, with_late_ids};
+
+/// A POST leaves within so long of the moment at which its row was asked for, or not at all. So whoever ends a cell knows from the
+/// row's `submitted_at` until when a POST of it may still leave; the migration that makes `imagemill.end_cells` says how.
+pub(super) const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// State of an attempt (design, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
@@ -52,6 +61,11 @@ impl AttemptState {
     /// Whether `attempt_count` leaves it out: nothing was paid for, or could have been.
     pub const fn is_uncounted(self) -> bool {
         matches!(self, Self::NotSent | Self::TurnedAway)
+    }
+
+    /// Whether it counts against a budget once it has ended: it was billed, or perhaps.
+    pub const fn is_billed(self) -> bool {
+        !self.is_uncounted() && !matches!(self, Self::Rejected)
     }
 
     /// As it stands in the row.

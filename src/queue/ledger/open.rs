@@ -6,7 +6,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Acceptance, by_cell};
-use crate::queue::{connections::Connections, error::QueueError, fault, job, job::Job, settle::Settle};
+use crate::queue::{
+    connections::Connections,
+    error::QueueError,
+    fault,
+    job::{self, Job},
+    pauses::{Hold, Holds},
+    settle::Settle,
+};
 
 /// What is about to be submitted.
 #[derive(Debug, Clone)]
@@ -21,29 +28,63 @@ pub struct Submit {
     pub request_sha256: String,
     /// An answer may come within so long: the submit's time-out and the lease.
     pub answer_within: Duration,
+    /// 8 hex digits of the SHA-256 of the token that it goes with.
+    pub token_hash: String,
+    /// Whether it is to try whether a paused lane works again.
+    pub is_probe: bool,
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// It stands.
+    Written {
+        /// Its number.
+        ordinal: i32,
+        /// Whether a success of its POST has something to tell of the lane: a pause to end, a rate to raise.
+        is_troubled: bool,
+    },
+    /// The lane is paused, for this reason; nothing is written.
+    Held(String),
+    /// The cell does not want a submit any more, or the claim is lost; nothing is written.
+    Unwanted,
 }
 
 /// Commits the rows of POSTs that have not left: fences, the cells' side, the rows, in one transaction. Returns, in the
-/// order of the submits, the ordinal of each row; none: the cell does not want a submit any more, or the claim is lost.
+/// order of the submits, what became of each row.
 ///
 /// # Errors
 /// See [`QueueError`]. Whether the rows stand is then not known: the settle of each job closes its own as `not_sent`.
-pub async fn begin(
-    connections: &Connections,
-    hook: &dyn Settle,
-    submits: &[(Job, Submit)],
-) -> Result<Vec<Option<i32>>, QueueError> {
-    let mut ordinals = connections.transaction(async |connection| write(connection, hook, submits).await).await?;
+pub async fn begin(connections: &Connections, hook: &dyn Settle, submits: &[(Job, Submit)]) -> Result<Vec<Begun>, QueueError> {
+    let (holds, mut ordinals) = connections.transaction(async |connection| write(connection, hook, submits).await).await?;
     fault::point(fault::LEDGER_COMMITTED);
-    Ok(submits.iter().map(|(job, submit)| ordinals.remove(&(submit.cell, job.claim))).collect())
+    let begun = |(job, submit): &(Job, Submit)| {
+        let Hold { why, is_troubled } = holds.of(submit);
+        match (why, ordinals.remove(&(submit.cell, job.claim))) {
+            (Some(why), _) => Begun::Held(why),
+            (None, Some(ordinal)) => Begun::Written { ordinal, is_troubled },
+            (None, None) => Begun::Unwanted,
+        }
+    };
+    Ok(submits.iter().map(begun).collect())
 }
 
 /// By cell and number of the claim: an earlier claim of the same cell may ask as well, and gets none.
 type Ordinals = HashMap<(Uuid, i32), i32>;
 
-async fn write(connection: &mut PgConnection, hook: &dyn Settle, submits: &[(Job, Submit)]) -> Result<Ordinals, QueueError> {
-    let held = job::fence(connection, submits.iter().map(|(job, _)| job)).await?;
-    let submits: Vec<&(Job, Submit)> = submits.iter().filter(|(job, _)| held.has(job)).collect();
+async fn write(
+    connection: &mut PgConnection,
+    hook: &dyn Settle,
+    submits: &[(Job, Submit)],
+) -> Result<(Holds, Ordinals), QueueError> {
+    // Here and nowhere else a pause holds back what was claimed before it: whoever wrote it, and whether or not anybody heard.
+    let holds = Holds::ask(connection, &submits.iter().map(|(_, submit)| submit).collect::<Vec<_>>()).await?;
+    let free: Vec<&(Job, Submit)> = submits.iter().filter(|(_, submit)| holds.of(submit).why.is_none()).collect();
+    if free.is_empty() {
+        return Ok((holds, HashMap::new()));
+    }
+    let held = job::fence(connection, free.iter().map(|(job, _)| job)).await?;
+    let submits: Vec<&(Job, Submit)> = free.into_iter().filter(|(job, _)| held.has(job)).collect();
     let open = hook.open_cells(connection, &submits).await?;
     let opened: Vec<(Uuid, (&Job, &Submit))> = submits
         .iter()
@@ -54,7 +95,7 @@ async fn write(connection: &mut PgConnection, hook: &dyn Settle, submits: &[(Job
     if !open.new_groups.is_empty() {
         hook.open_groups(connection, &open.new_groups.into_iter().collect::<Vec<_>>()).await?;
     }
-    Ok(ordinals)
+    Ok((holds, ordinals))
 }
 
 async fn insert(connection: &mut PgConnection, submits: Vec<(Uuid, (&Job, &Submit))>) -> Result<Ordinals, QueueError> {

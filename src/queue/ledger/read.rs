@@ -33,6 +33,8 @@ pub struct History {
     pub turned_away_in_a_row: i64,
     /// Longest time until which the answer to an earlier, unknown POST may still come; zero when it cannot any more.
     pub answer_in: Duration,
+    /// The same of POSTs of this round alone.
+    pub answer_in_of_round: Duration,
 }
 
 /// The last attempt of a cell.
@@ -44,6 +46,15 @@ pub struct LastAttempt {
     pub has_id: bool,
 }
 
+/// The last attempt that counts, where it was given up and its upstream's id is known: it can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Its number.
+    pub ordinal: i32,
+    /// The upstream's id.
+    pub upstream_id: String,
+}
+
 /// What the ledger says of a cell's past, in this round and before.
 #[derive(Debug, Clone, Default)]
 pub struct Past {
@@ -51,6 +62,10 @@ pub struct Past {
     pub open: Option<OpenAttempt>,
     /// Its last attempt, open or not.
     pub last: Option<LastAttempt>,
+    /// Its last attempt that counts, where it was given up under an id.
+    pub given_up: Option<GivenUp>,
+    /// Round of its last attempt.
+    pub last_round: i32,
     /// The earlier ones.
     pub history: History,
 }
@@ -68,6 +83,10 @@ struct PastRow {
     uncertain_in_round: i64,
     turned_away_in_a_row: i64,
     answer_in: f64,
+    answer_in_of_round: f64,
+    last_round: i32,
+    given_up_ordinal: Option<i32>,
+    given_up_id: Option<String>,
 }
 
 /// The pasts of cells, each with its group's round; a cell without attempts has none.
@@ -79,7 +98,9 @@ pub async fn pasts(connection: &mut PgConnection, cells: &[(Uuid, i32)]) -> Resu
     let rows: Vec<PastRow> = sqlx::query_as(
         "select given.cell, last.ordinal, last.claim, last.state, last.upstream_id, last.finished_at is null as is_open,
                 extract(epoch from now() - coalesce(last.reopened_at, last.accepted_at, last.submitted_at))::float8 as age,
-                counted.failures_in_round, counted.uncertain_in_round, counted.turned_away_in_a_row, counted.answer_in
+                counted.failures_in_round, counted.uncertain_in_round, counted.turned_away_in_a_row, counted.answer_in,
+                counted.answer_in_of_round, counted.last_round,
+                given_up.ordinal as given_up_ordinal, given_up.upstream_id as given_up_id
          from unnest($1::uuid[], $2::integer[]) as given (cell, round)
          cross join lateral (
              select ordinal, claim, state, upstream_id, finished_at, reopened_at, accepted_at, submitted_at
@@ -93,8 +114,15 @@ pub async fn pasts(connection: &mut PgConnection, cells: &[(Uuid, i32)]) -> Resu
                                                                where subtask_id = given.cell
                                                                  and state not in ('not_sent', 'turned_away')), 0))
                         as turned_away_in_a_row,
-                    coalesce(extract(epoch from max(answer_until) filter (where state = 'unknown') - now()), 0)::float8 as answer_in
-             from imagemill.attempts where subtask_id = given.cell) as counted",
+                    coalesce(extract(epoch from max(answer_until) filter (where state = 'unknown') - now()), 0)::float8 as answer_in,
+                    coalesce(extract(epoch from max(answer_until) filter (where state = 'unknown' and round = given.round)
+                                                - now()), 0)::float8 as answer_in_of_round,
+                    max(round) as last_round
+             from imagemill.attempts where subtask_id = given.cell) as counted
+         left join lateral (
+             select ordinal, case when state = 'abandoned' then upstream_id end as upstream_id
+             from imagemill.attempts where subtask_id = given.cell and state not in ('not_sent', 'turned_away')
+             order by ordinal desc limit 1) as given_up on given_up.upstream_id is not null",
     )
     .bind(cells.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())
     .bind(cells.iter().map(|(_, round)| *round).collect::<Vec<_>>())
@@ -118,8 +146,10 @@ impl From<PastRow> for Past {
             uncertain_in_round: row.uncertain_in_round,
             turned_away_in_a_row: row.turned_away_in_a_row,
             answer_in: seconds(row.answer_in),
+            answer_in_of_round: seconds(row.answer_in_of_round),
         };
-        Self { open, last, history }
+        let given_up = row.given_up_ordinal.zip(row.given_up_id).map(|(ordinal, upstream_id)| GivenUp { ordinal, upstream_id });
+        Self { open, last, given_up, last_round: row.last_round, history }
     }
 }
 

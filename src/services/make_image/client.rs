@@ -6,12 +6,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reqwest::{Response, header::HeaderValue, redirect};
-use secrecy::ExposeSecret as _;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use url::Url;
 
-use super::token::{TokenError, TokenSource};
+use super::token::{Token, TokenError, TokenSource};
 use crate::config::{LaneSettings, Settings, UpstreamSettings};
 
 /// An answer is read up to here.
@@ -121,7 +120,7 @@ impl UpstreamClient {
     }
 
     /// Waits for one of the connections of polls.
-    pub(super) async fn poll_permit(&self) -> Option<SemaphorePermit<'_>> {
+    pub(in crate::services) async fn poll_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.permits.polls.acquire().await.ok()
     }
 
@@ -136,8 +135,9 @@ impl UpstreamClient {
         method: reqwest::Method,
         url: Url,
         timeout: Duration,
+        token: &Token,
     ) -> Result<reqwest::RequestBuilder, ClientError> {
-        let token = format!("{}{}", self.settings.token_prefix, self.token.current().expose_secret());
+        let token = format!("{}{}", self.settings.token_prefix, token.secret());
         let mut token = HeaderValue::from_str(&token).map_err(|_| ClientError::TokenForm)?;
         token.set_sensitive(true);
         Ok(self
@@ -150,9 +150,9 @@ impl UpstreamClient {
 
     /// Reads an answer's body, up to 1 MiB. What it says goes into rows and logs: should it repeat the token, that goes no
     /// further.
-    pub(super) async fn read_answer(&self, response: Response) -> Result<Vec<u8>, String> {
+    pub(super) async fn read_answer(&self, response: Response, token: &Token) -> Result<Vec<u8>, String> {
         let body = read_body(response, MAX_ANSWER_BYTES).await?;
-        Ok(without(body, self.token.current().expose_secret().as_bytes()))
+        Ok(without(body, token.secret().as_bytes()))
     }
 
     /// A request to wherever an answer pointed: without the token.

@@ -15,19 +15,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use client::{ClientError, UpstreamClient};
 pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
-use serde_json::Value;
+pub use poll::{Asked, ask};
+pub(in crate::services) use poll::{PollAnswer, poll};
 pub use submit::SubmitAnswer;
-pub use token::{TokenError, TokenSource};
+pub use token::{Token, TokenError, TokenSource};
 use tokio::time::Instant;
 pub use wait::{Accepted, PollEnd};
 
 use crate::queue::{JobTokens, QueueError, fault};
 
-/// What stands between the two calls: the ledger.
+/// What stands between the two calls, and is told what they say of the lane: the ledger.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Commits that a POST is about to leave. Returns the request id that goes with it; none: it must not leave.
-    async fn submitting(&self) -> Result<Option<String>, QueueError>;
+    /// Commits that a POST is about to leave, with the token of this hash. Returns the request id that goes with it; none: it must
+    /// not leave.
+    async fn submitting(&self, token_hash: &str) -> Result<Option<String>, QueueError>;
+
+    /// Waits for the moment at which the lane's rate lets it leave. False: it must not leave.
+    async fn moment(&self) -> bool {
+        true
+    }
 
     /// The last check before the first byte.
     fn may_submit(&self) -> bool;
@@ -37,6 +44,15 @@ pub trait Journal: Send + Sync {
 
     /// Commits the id, before the first poll. False: the id was written as evidence and the polling is not ours.
     async fn accepted(&self, upstream_id: &str, http_status: u16) -> Result<bool, QueueError>;
+
+    /// Is told each answer to a POST, with the hash of its token and when it left; of one that was accepted after its id.
+    async fn submit_answered(&self, _token_hash: &str, _begun: Instant, _answer: &SubmitAnswer) {}
+
+    /// Is told each poll that was answered with 401, 402 or 403.
+    async fn poll_refused(&self, _token_hash: &str, _begun: Instant, _status: u16, _error: &str) {}
+
+    /// Is told the first poll that was answered after one that was refused.
+    async fn poll_answered(&self, _token_hash: &str, _begun: Instant) {}
 }
 
 /// A journal that keeps nothing: for a call outside any queue, whose caller takes what it pays for into its own hands.
@@ -45,7 +61,7 @@ pub struct NoJournal;
 
 #[async_trait]
 impl Journal for NoJournal {
-    async fn submitting(&self) -> Result<Option<String>, QueueError> {
+    async fn submitting(&self, _: &str) -> Result<Option<String>, QueueError> {
         Ok(Some(uuid::Uuid::now_v7().to_string()))
     }
 
@@ -68,8 +84,8 @@ pub struct MakeImageParams<'a> {
     pub client: &'a UpstreamClient,
     /// The lane.
     pub lane: &'a str,
-    /// The body of the submit; gone when it was answered.
-    pub body: Value,
+    /// The body of the submit, as JSON; gone when it was answered. Its bytes and no tree: thousands wait for a connection.
+    pub body: Vec<u8>,
     /// An earlier submit's id: polled, and nothing is submitted.
     pub resume: Option<Accepted>,
     /// Given up after so long since it was accepted.
@@ -129,11 +145,11 @@ pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, Cl
         },
     };
     drop(params.body);
-    let (end, polls) = wait::wait(params.client, params.lane, &accepted, params.deadline, params.tokens).await?;
+    let (end, polls) = wait::wait(params.client, params.lane, &accepted, params.deadline, params.tokens, params.journal).await?;
     Ok(MadeImage::Polled { end, polls, since: accepted.since })
 }
 
-/// Permit, row, last check, POST, id: in this order.
+/// Permit, row, the lane's moment, last check, POST, id: in this order.
 async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage> {
     let permit = tokio::select! {
         biased;
@@ -143,27 +159,34 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
     if !params.journal.may_submit() {
         return Err(MadeImage::NotBegun);
     }
-    let request_id = match params.journal.submitting().await {
+    let token = params.client.token().current();
+    let request_id = match params.journal.submitting(token.hash()).await {
         Ok(Some(request_id)) => request_id,
         Ok(None) => return Err(MadeImage::NotBegun),
         Err(error) => return Err(MadeImage::NotWritten(error)),
     };
-    if !params.journal.may_submit() {
+    if !params.journal.moment().await || !params.journal.may_submit() {
         return Err(MadeImage::HeldBack);
     }
+    let begun = Instant::now();
+    let post = submit::submit(params.client, params.lane, &token, params.body.clone(), Some(&request_id));
     // No token drops a POST that is out: only the end of the grace does.
     let answer = tokio::select! {
         biased;
-        answer = fault::during(fault::POST_ON_THE_WIRE, submit::submit(params.client, params.lane, &params.body, Some(&request_id))) => answer,
+        answer = fault::during(fault::POST_ON_THE_WIRE, post) => answer,
         () = params.journal.give_up() => return Err(MadeImage::GivenUp),
     };
-    drop(permit);
     fault::point(fault::ANSWER_RECEIVED);
-    let SubmitAnswer::Accepted { status, upstream_id } = answer else {
+    let SubmitAnswer::Accepted { status, upstream_id } = &answer else {
+        // With the permit in hand: whoever waits for it is to find the lane as this answer left it.
+        params.journal.submit_answered(token.hash(), begun, &answer).await;
         return Err(MadeImage::NotAccepted(answer));
     };
-    let since = Instant::now();
-    match params.journal.accepted(&upstream_id, status).await {
+    drop(permit);
+    let (since, upstream_id) = (Instant::now(), upstream_id.clone());
+    let accepted = params.journal.accepted(&upstream_id, *status).await;
+    params.journal.submit_answered(token.hash(), begun, &answer).await;
+    match accepted {
         Ok(true) => Ok(Accepted { upstream_id, since, ask_at_once: false }),
         Ok(false) => Err(MadeImage::LeaseLost),
         Err(error) => Err(MadeImage::IdNotWritten { upstream_id, error }),

@@ -3,11 +3,14 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{ClientError, UpstreamClient, clean, describe, join, message_of};
+use super::{
+    client::{ClientError, UpstreamClient, clean, describe, join, message_of},
+    token::Token,
+};
 
 /// What one poll says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PollAnswer {
+pub(in crate::services) enum PollAnswer {
     /// PENDING, MODERATION, or a word that we do not know: go on.
     Working {
         /// The word.
@@ -46,23 +49,60 @@ pub(super) enum PollAnswer {
     },
 }
 
+impl PollAnswer {
+    /// Status and message, where it is the token that was refused.
+    pub(super) fn refusal(&self) -> Option<(u16, &str)> {
+        match self {
+            Self::Trouble { status: Some(status @ 401..=403), error } => Some((*status, error)),
+            _ => None,
+        }
+    }
+}
+
+/// What a poll tells of the token that it was made with, whatever it says of its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// It is taken.
+    Answered,
+    /// It is not: 401, 402, 403.
+    Refused {
+        /// Status.
+        status: u16,
+        /// Status and message.
+        error: String,
+    },
+    /// Nothing: there was no answer to the question.
+    NotAnswered,
+}
+
+/// Asks once for an id that somebody else polls for.
+pub async fn ask(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> Asked {
+    let _permit = client.poll_permit().await;
+    let answer = poll(client, lane, token, upstream_id).await;
+    match (answer.refusal(), &answer) {
+        (Some((status, error)), _) => Asked::Refused { status, error: error.to_owned() },
+        (None, PollAnswer::Trouble { .. }) => Asked::NotAnswered,
+        (None, _) => Asked::Answered,
+    }
+}
+
 /// Asks once. Whatever happens is an answer: the attempt is open, so even a request that cannot be made only waits.
-pub(super) async fn poll(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
-    match send(client, lane, upstream_id).await {
+pub(in crate::services) async fn poll(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> PollAnswer {
+    match send(client, lane, token, upstream_id).await {
         Ok(answer) => answer,
         Err(error) => PollAnswer::Trouble { status: None, error: error.to_string() },
     }
 }
 
-async fn send(client: &UpstreamClient, lane: &str, upstream_id: &str) -> Result<PollAnswer, ClientError> {
+async fn send(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> Result<PollAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
     let url = join(base, &settings.poll_path.replace("{id}", &encode(upstream_id)));
-    let response = match client.request(Method::GET, url, settings.poll_timeout)?.send().await {
+    let response = match client.request(Method::GET, url, settings.poll_timeout, token)?.send().await {
         Ok(response) => response,
         Err(error) => return Ok(PollAnswer::Trouble { status: None, error: describe(&error) }),
     };
     let status = response.status();
-    let body = match client.read_answer(response).await {
+    let body = match client.read_answer(response, token).await {
         Ok(body) => body,
         Err(error) => return Ok(PollAnswer::Trouble { status: Some(status.as_u16()), error }),
     };

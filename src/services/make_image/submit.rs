@@ -5,7 +5,10 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 
-use super::client::{ClientError, UpstreamClient, describe, join, message_of};
+use super::{
+    client::{ClientError, UpstreamClient, describe, join, message_of},
+    token::Token,
+};
 
 /// A `Retry-After` beyond this is taken as this: a lane must not sleep for years by one header.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
@@ -58,16 +61,29 @@ pub enum SubmitAnswer {
 }
 
 /// Sends one POST. Whatever happens is an answer: its row stands, so even a request that cannot be made says so.
-pub(super) async fn submit(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> SubmitAnswer {
-    match send(client, lane, body, request_id).await {
+pub(super) async fn submit(
+    client: &UpstreamClient,
+    lane: &str,
+    token: &Token,
+    body: Vec<u8>,
+    request_id: Option<&str>,
+) -> SubmitAnswer {
+    match send(client, lane, token, body, request_id).await {
         Ok(answer) => answer,
         Err(error) => SubmitAnswer::NotSent { error: error.to_string() },
     }
 }
 
-async fn send(client: &UpstreamClient, lane: &str, body: &Value, request_id: Option<&str>) -> Result<SubmitAnswer, ClientError> {
+async fn send(
+    client: &UpstreamClient,
+    lane: &str,
+    token: &Token,
+    body: Vec<u8>,
+    request_id: Option<&str>,
+) -> Result<SubmitAnswer, ClientError> {
     let (settings, base) = client.lane(lane)?;
-    let mut request = client.request(Method::POST, join(base, &settings.submit_path), settings.submit_timeout)?.json(body);
+    let request = client.request(Method::POST, join(base, &settings.submit_path), settings.submit_timeout, token)?;
+    let mut request = request.header(header::CONTENT_TYPE, "application/json").body(body);
     if let Some(request_id) = request_id.filter(|_| !settings.request_id_header.is_empty()) {
         request = request.header(&settings.request_id_header, request_id);
     }
@@ -78,7 +94,7 @@ async fn send(client: &UpstreamClient, lane: &str, body: &Value, request_id: Opt
     };
     let status = response.status();
     let retry_after = retry_after(&response);
-    let body = match client.read_answer(response).await {
+    let body = match client.read_answer(response, token).await {
         Ok(body) => body,
         // A status that says "not taken" says so without its body.
         Err(error) if status.is_success() => return Ok(SubmitAnswer::Unknown { status: Some(status.as_u16()), error }),

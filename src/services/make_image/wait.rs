@@ -7,8 +7,10 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::{
+    Journal,
     client::{ClientError, UpstreamClient},
     poll::{PollAnswer, poll},
+    token::Token,
 };
 use crate::queue::{Interrupt, JobTokens};
 
@@ -80,10 +82,12 @@ pub(super) async fn wait(
     accepted: &Accepted,
     deadline: Duration,
     tokens: &JobTokens,
+    journal: &dyn Journal,
 ) -> Result<(PollEnd, u32), ClientError> {
     let (settings, _) = client.lane(lane)?;
     let limit = settings.poll_interval * settings.max_polls;
     let (mut answered, mut empty, mut not_found, mut named) = (0, 0, 0, false);
+    let mut was_refused = false;
     let mut said = "no poll was answered".to_owned();
     let mut troubles = trouble_delays(settings.poll_interval);
     let mut pause = if accepted.ask_at_once { Duration::ZERO } else { settings.poll_interval };
@@ -94,14 +98,19 @@ pub(super) async fn wait(
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
             () = tokio::time::sleep(pause.min(left)) => {}
         }
+        let token = client.token().current();
+        let asked_at = Instant::now();
         let answer = tokio::select! {
             biased;
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
-            answer = asked(client, lane, &accepted.upstream_id) => answer,
+            answer = asked(client, lane, &token, &accepted.upstream_id) => answer,
         };
         pause = settings.poll_interval;
         if !matches!(answer, PollAnswer::Trouble { .. }) {
             answered += 1;
+            if std::mem::take(&mut was_refused) {
+                journal.poll_answered(token.hash(), asked_at).await;
+            }
             troubles = trouble_delays(settings.poll_interval);
         }
         if answer != PollAnswer::NotFound {
@@ -139,10 +148,9 @@ pub(super) async fn wait(
             PollAnswer::Trouble { status, error } => {
                 pause = troubles.next().unwrap_or(LONGEST_TROUBLE);
                 tracing::warn!(upstream_id = %accepted.upstream_id, status, error, "a poll failed; the next in {pause:?}");
-                if status == Some(401)
-                    && let Err(error) = client.token().reload()
-                {
-                    tracing::warn!(%error, "the token was not read again");
+                if let Some(status @ 401..=403) = status {
+                    was_refused = true;
+                    journal.poll_refused(token.hash(), asked_at, status, &error).await;
                 }
                 said = error;
             }
@@ -155,9 +163,9 @@ pub(super) async fn wait(
 
 /// Asks once, with one of the connections of polls. What a request needs is there while it is under way only: thousands wait
 /// for their turn.
-async fn asked(client: &UpstreamClient, lane: &str, upstream_id: &str) -> PollAnswer {
+async fn asked(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> PollAnswer {
     let _permit = client.poll_permit().await;
-    Box::pin(poll(client, lane, upstream_id)).await
+    Box::pin(poll(client, lane, token, upstream_id)).await
 }
 
 /// From the interval on, doubling, with full jitter.

@@ -72,6 +72,7 @@ impl Terminal {
 #[tokio::test]
 async fn top_shows_workers_lanes_and_tasks_once_where_there_is_no_terminal() {
     let world = World::with(SimulatorOptions { hold_polls: true, ..SimulatorOptions::default() }).await;
+    world.limit_lanes().await;
     let task = world.create(20).await;
     let _worker = world.worker(&["--concurrency", "8"]);
     world.until("select count(*) = 8 from imagemill.attempts where state = 'accepted'").await;

@@ -89,6 +89,8 @@ impl Matrix {
         // Long enough that a job which was put back is seen waiting.
         world.set("generate_image.backoff_min", "40s").set("generate_image.backoff_max", "60s");
         world.set("lanes.prod.max_polls", 600).set("database.max_connections", 100);
+        // A row that is in trouble holds no other back.
+        world.set("upstream.breaker_errors", 0);
         let simulator = world.simulator.url().to_owned();
         match rows[0].place {
             Place::Simulator => {}

@@ -114,8 +114,21 @@ pub(super) fn rows() -> Vec<Row> {
 const RESUBMIT_LATER: Keys = &[("generate_image.on_unknown_submit", "resubmit"), ("lanes.prod.submit_timeout", "60s")];
 const RESUBMIT_SOON: Keys = &[("generate_image.on_unknown_submit", "resubmit"), ("lanes.prod.submit_timeout", "3s")];
 const SHORT_SUBMIT: Keys = &[("lanes.prod.submit_timeout", "1s")];
-const SHORT_BACKOFF: Keys = &[("generate_image.backoff_min", "100ms"), ("generate_image.backoff_max", "10s")];
 const OTHER_STATUSES: Keys = &[("lanes.prod.not_accepted_statuses", "[429, 500]")];
+// A lane that is paused holds its other cells: each row in a world of its own, by a number of slots that no other has.
+const REFUSED_BY_401: Keys = &[("generate_image.slots", "13")];
+const REFUSED_BY_403: Keys = &[("generate_image.slots", "12")];
+const REFUSED_BY_402: Keys = &[("generate_image.slots", "11")];
+const REFUSED_AND_LATER: Keys = &[("generate_image.slots", "10")];
+const THROTTLED_TWICE: Keys =
+    &[("generate_image.backoff_min", "100ms"), ("generate_image.backoff_max", "10s"), ("generate_image.slots", "15")];
+const REFUSED_TWICE: Keys =
+    &[("generate_image.backoff_min", "100ms"), ("generate_image.backoff_max", "10s"), ("generate_image.slots", "14")];
+const POLLS_REFUSED: Keys = &[("upstream.probe_interval", "1h")];
+const THROTTLED_BY_429: Keys = &[("generate_image.slots", "9")];
+const THROTTLED_BY_503: Keys = &[("generate_image.slots", "8")];
+const THROTTLED_FOR_LONG: Keys = &[("generate_image.slots", "7")];
+const THROTTLED_BY_500: Keys = &[("lanes.prod.not_accepted_statuses", "[429, 500]"), ("generate_image.slots", "6")];
 const FEW_POLLS: Keys = &[("lanes.prod.max_polls", "3")];
 const FEW_POLLS_RESUBMIT: Keys = &[("lanes.prod.max_polls", "3"), ("generate_image.on_poll_limit", "resubmit")];
 const SHORT_DEADLINE: Keys = &[("generate_image.deadline", "1s")];
@@ -146,24 +159,24 @@ fn submit_rows() -> Vec<Row> {
         row("418", &[status(418)], "rejected/418", "failed/rejected").says("418"),
         row("451", &[status(451)], "refused/451", "failed/refused").says("the simulator answers with 451"),
         // Turned away.
-        row("401", &[status(401)], "turned_away/401", "pending").says("401").again(1, 20., 40.),
-        row("403", &[status(403)], "turned_away/403", "pending").says("403").again(1, 20., 40.),
-        row("402", &[status(402)], "turned_away/402", "pending").says("402").again(1, 20., 40.),
-        row("429", &[status(429)], "turned_away/429", "pending").says("429").again(1, 20., 40.),
-        row("503", &[status(503)], "turned_away/503", "pending").says("503").again(1, 20., 40.),
-        row("429, Retry-After", &[later(429, 300)], "turned_away/429", "pending").again(1, 300., 300.),
-        row("503, Retry-After", &[later(503, 300)], "turned_away/503", "pending").again(1, 300., 300.),
-        row("429, Retry-After below the backoff", &[later(429, 1)], "turned_away/429", "pending").again(1, 20., 40.),
-        row("429, Retry-After of ages", &[later(429, u64::MAX)], "turned_away/429", "pending").again(1, 86_400., 86_400.),
-        row("401, Retry-After does not count", &[later(401, 300)], "turned_away/401", "pending").again(1, 20., 40.),
-        row("500 by setting", &[status(500)], "turned_away/500", "pending").with(OTHER_STATUSES).again(1, 20., 40.),
+        row("401", &[status(401)], "turned_away/401", "pending").with(REFUSED_BY_401).says("401").again(1, 20., 40.),
+        row("403", &[status(403)], "turned_away/403", "pending").with(REFUSED_BY_403).says("403").again(1, 20., 40.),
+        row("402", &[status(402)], "turned_away/402", "pending").with(REFUSED_BY_402).says("402").again(1, 20., 40.),
+        row("401, Retry-After does not count", &[later(401, 300)], "turned_away/401", "pending")
+            .with(REFUSED_AND_LATER)
+            .again(1, 20., 40.),
+        // How long the pause lasts is the lane's affair, and not the cell's.
+        row("429", &[status(429)], "turned_away/429", "pending").with(THROTTLED_BY_429).says("429").again(1, 20., 40.),
+        row("503", &[status(503)], "turned_away/503", "pending").with(THROTTLED_BY_503).says("503").again(1, 20., 40.),
+        row("429, Retry-After", &[later(429, 300)], "turned_away/429", "pending").with(THROTTLED_FOR_LONG).again(1, 20., 40.),
+        row("500 by setting", &[status(500)], "turned_away/500", "pending").with(THROTTLED_BY_500).again(1, 20., 40.),
         unknown("503 by setting", &[status(503)], "unknown/503").with(OTHER_STATUSES),
         row("429 twice", &[status(429), status(429), Success], "turned_away/429 turned_away/429 succeeded/200", "completed")
-            .with(SHORT_BACKOFF)
+            .with(THROTTLED_TWICE)
             .billed("3")
             .again(2, 0.1, 0.2),
         row("401 twice", &[status(401), status(401), Success], "turned_away/401 turned_away/401 succeeded/200", "completed")
-            .with(SHORT_BACKOFF)
+            .with(REFUSED_TWICE)
             .billed("3")
             .again(2, 0.1, 0.2),
         // Unknown.
@@ -272,9 +285,9 @@ fn poll_rows() -> Vec<Row> {
         // Polls that fail only wait.
         found("poll 500", trouble(500)).polls(2, 4),
         found("poll 429", trouble(429)).polls(2, 4),
-        found("poll 401", trouble(401)).polls(2, 4),
-        found("poll 402", trouble(402)).polls(2, 4),
-        found("poll 403", trouble(403)).polls(2, 4),
+        found("poll 401", trouble(401)).with(POLLS_REFUSED).polls(2, 4),
+        found("poll 402", trouble(402)).with(POLLS_REFUSED).polls(2, 4),
+        found("poll 403", trouble(403)).with(POLLS_REFUSED).polls(2, 4),
         found("poll 302", trouble(302)).polls(2, 4),
         found("poll reset", PollReset { polls: 2 }).polls(2, 4),
     ]

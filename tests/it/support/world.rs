@@ -69,6 +69,14 @@ impl World {
         let roles = ["admin".to_owned()];
         let mut connection = database.pool.acquire().await.expect("a connection");
         assert!(users::insert(&mut connection, id, "tester", None, &roles).await.expect("insert the user"));
+        // A test that is about a limit sets it.
+        sqlx::query(
+            "update imagemill.lanes set max_in_flight = 10000, ramp_start = null, ramp_step = null, ramp_interval = null",
+        )
+        .execute(&mut *connection)
+        .await
+        .expect("take the limits away");
+        sqlx::query("delete from imagemill.audit").execute(&mut *connection).await.expect("nothing has happened yet");
         let user = users::get_by_username(&mut connection, "tester").await.expect("read the user").expect("the user");
         drop(connection);
         let mut settings = Settings::defaults().expect("the built-in settings");
@@ -85,9 +93,23 @@ impl World {
         settings.queue.poll_interval = Duration::from_millis(200);
         settings.generate_image.backoff_min = Duration::from_millis(100);
         settings.generate_image.backoff_max = Duration::from_millis(400);
+        settings.upstream.probe_interval = Duration::from_secs(1);
         let context = Context::new(database.pool.clone(), settings).with_upstream().expect("the upstream's client");
         let directory = tempfile::tempdir().expect("a directory");
         Self { database, simulator, context, actor: Actor::from(user), environment: BTreeMap::new(), directory }
+    }
+
+    /// Gives the lanes the limits back that a new database has.
+    pub(crate) async fn limit_lanes(&self) {
+        sqlx::query(
+            "update imagemill.lanes
+             set max_in_flight = case lane when 'prod' then 40 when 'ops' then 20 else 4 end,
+                 ramp_start = case lane when 'ops' then 5 end, ramp_step = case lane when 'ops' then 5 end,
+                 ramp_interval = case lane when 'ops' then interval '30 seconds' end",
+        )
+        .execute(self.pool())
+        .await
+        .expect("limit the lanes");
     }
 
     /// The pool of this test.
@@ -152,6 +174,7 @@ impl World {
             .env(variable("queue.poll_interval"), "200ms")
             .env(variable("generate_image.backoff_min"), "100ms")
             .env(variable("generate_image.backoff_max"), "400ms")
+            .env(variable("upstream.probe_interval"), "1s")
             .env(variable("logs.directory"), "")
             .stdin(Stdio::null());
         for lane in ["prod", "ops", "dev"] {

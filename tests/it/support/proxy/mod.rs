@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use orders::Orders;
 use session::Session;
-pub(crate) use wire::Commit;
+pub(crate) use wire::{Commit, Message, Messages};
 
 /// What the connections of one proxy share.
 struct Shared {
@@ -61,7 +61,8 @@ impl Server {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket_of(url));
     }
 
-    async fn connect(&self) -> Option<UnixStream> {
+    /// A connection to it, where it is open.
+    pub(crate) async fn connect(&self) -> Option<UnixStream> {
         let path = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         UnixStream::connect(path).await.ok()
     }

@@ -103,8 +103,9 @@ impl Session {
         match message.kind {
             b'C' => {
                 question.tag = message.text();
-                if wire::rows(&question.tag) > 0
-                    && let Some(kinds) = question.statements.get(question.answered).or(question.statements.last())
+                if let Some(kinds) = question.statements.get(question.answered).or(question.statements.last())
+                    // The last row of a claim says what was counted, and not what was taken.
+                    && wire::rows(&question.tag) > u64::from(kinds.contains(&Commit::Claim) && question.tag.starts_with("SELECT"))
                 {
                     self.written.extend(kinds);
                 }

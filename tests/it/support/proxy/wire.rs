@@ -33,6 +33,9 @@ pub(super) fn kinds(sql: &str) -> BTreeSet<Commit> {
             kinds.insert(Commit::Settle);
         }
     }
+    if text.contains("from imagemill.claim(") {
+        kinds.insert(Commit::Claim);
+    }
     if text.contains("delete from apalis.workers") {
         kinds.insert(Commit::End);
     }
@@ -54,13 +57,13 @@ fn updates<'a>(text: &'a str, update: &'static str) -> impl Iterator<Item = &'a 
 }
 
 /// How many rows a statement touched, by the tag of its completion: `UPDATE 3`, `INSERT 0 3`, `SELECT 3`, `COMMIT`.
-pub(super) fn rows(tag: &str) -> u64 {
+pub(crate) fn rows(tag: &str) -> u64 {
     tag.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// Messages out of a stream of bytes.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     bytes: Vec<u8>,
     /// The first message of a client has no type.
     typed: bool,
@@ -68,28 +71,28 @@ pub(super) struct Messages {
 
 /// One message: its type (0 for the first of a client) and all of its bytes.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) kind: u8,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) kind: u8,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Messages {
     /// What a client sends.
-    pub(super) fn of_client() -> Self {
+    pub(crate) fn of_client() -> Self {
         Self::default()
     }
 
     /// What a server sends.
-    pub(super) fn of_server() -> Self {
+    pub(crate) fn of_server() -> Self {
         Self { typed: true, ..Self::default() }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// What is left of a message that never became whole.
-    pub(super) fn rest(self) -> Vec<u8> {
+    pub(crate) fn rest(self) -> Vec<u8> {
         self.bytes
     }
 }
@@ -114,13 +117,13 @@ impl Iterator for Messages {
 
 impl Message {
     /// The texts that end with a zero byte, in order, from the beginning of its content.
-    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = String> {
         let content = self.bytes.get(5..).unwrap_or_default();
         content.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
     /// The first of them.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.texts().next().unwrap_or_default()
     }
 }
@@ -136,6 +139,7 @@ mod tests {
             one("with x as (select 1) UPDATE apalis.jobs as job\n set status = 'Running' from x where 1 = 1"),
             [Commit::Claim]
         );
+        assert_eq!(one("select id from imagemill.claim($1)"), [Commit::Claim]);
         assert_eq!(one("update apalis.jobs set status = $1, done_at = now() where status = 'Running'"), [Commit::Settle]);
         assert_eq!(one("update apalis.jobs set status = 'Pending', lock_by = null where status = 'Running'"), []);
         assert_eq!(one("insert into imagemill.attempts (subtask_id) values ($1)"), [Commit::Ledger]);

@@ -1,0 +1,202 @@
+//! `imagemill task export`: a task's cells as CSV or JSON, and its pictures under names that say where they stand.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use uuid::Uuid;
+
+use super::{output, report::Failure};
+use crate::{
+    models::Axis,
+    services::{
+        actor::Actor,
+        context::Context,
+        export::{self, Manifest, ManifestCell},
+    },
+};
+
+/// How the manifest is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A header and a line a cell.
+    Csv,
+    /// One document: the task, its axes, its cells.
+    Json,
+}
+
+/// Columns of the CSV before and after those of the axes.
+const BEFORE: [&str; 3] = ["cell", "copy", "variable_indices"];
+const AFTER: [&str; 19] = [
+    "status",
+    "error_kind",
+    "error",
+    "seed",
+    "ratio",
+    "width",
+    "height",
+    "lane",
+    "prompts",
+    "upstream_id",
+    "attempts",
+    "paid_submits",
+    "unknown_submits",
+    "rating",
+    "result",
+    "result_file",
+    "sha256",
+    "file",
+    "task_id",
+];
+
+/// Writes the manifest, page by page, and copies the kept pictures where a directory is named.
+pub async fn export(
+    context: &Context,
+    actor: &Actor,
+    id: Uuid,
+    form: Form,
+    pictures: Option<&Path>,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let mut manifest = export::export_task(context, actor, id).await?;
+    let pictures = pictures.map(|directory| Pictures::new(context, directory)).transpose()?;
+    let mut out = io::BufWriter::new(out);
+    let mut writer = Writer::begin(form, &manifest, &mut out)?;
+    let mut left = 0_u64;
+    loop {
+        let page = manifest.next_page(context).await?;
+        if page.is_empty() {
+            break;
+        }
+        for mut cell in page {
+            if let Some(pictures) = &pictures
+                && !pictures.copy(&cell).await?
+            {
+                left += u64::from(cell.file.is_some());
+                cell.file = None;
+            }
+            writer.cell(id, &cell)?;
+        }
+    }
+    writer.end()?;
+    out.flush().map_err(|error| cannot_write(&error))?;
+    if left > 0 {
+        output::note(&format!("{left} kept pictures are not where they were kept, and were not copied: see results.directory"));
+    }
+    Ok(())
+}
+
+/// Where pictures lie, and where they go.
+struct Pictures {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Pictures {
+    fn new(context: &Context, to: &Path) -> Result<Self, Failure> {
+        let from = context.settings.results.directory.clone();
+        let from = from.ok_or_else(|| Failure::usage("results.directory is not set: there are no kept pictures to copy"))?;
+        std::fs::create_dir_all(to)
+            .map_err(|error| Failure::failed(format_args!("cannot make the directory {}: {error}", to.display())))?;
+        Ok(Self { from, to: to.to_owned() })
+    }
+
+    /// Copies a cell's picture. False: there is none, or it is gone.
+    async fn copy(&self, cell: &ManifestCell) -> Result<bool, Failure> {
+        let (Some(kept), Some(file)) = (&cell.result_file, &cell.file) else { return Ok(false) };
+        let (from, to) = (self.from.join(kept), self.to.join(file));
+        match tokio::fs::copy(&from, &to).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Failure::failed(format_args!("cannot copy {} to {}: {error}", from.display(), to.display()))),
+        }
+    }
+}
+
+/// Writes cells as they come, and keeps none.
+enum Writer<'o, W: Write> {
+    Csv(Box<csv::Writer<&'o mut W>>),
+    Json { out: &'o mut W, is_first: bool },
+}
+
+impl<'o, W: Write> Writer<'o, W> {
+    fn begin(form: Form, manifest: &Manifest, out: &'o mut W) -> Result<Self, Failure> {
+        match form {
+            Form::Csv => {
+                let mut writer = csv::Writer::from_writer(out);
+                let axes = axis_columns(&manifest.axes);
+                let columns = BEFORE.iter().copied().chain(axes.iter().map(String::as_str)).chain(AFTER);
+                writer.write_record(columns).map_err(|error| cannot_write(&error))?;
+                Ok(Self::Csv(Box::new(writer)))
+            }
+            Form::Json => {
+                let write = |out: &mut W| -> io::Result<()> {
+                    write!(out, "{{\n\"task\": ")?;
+                    serde_json::to_writer(&mut *out, &manifest.task)?;
+                    write!(out, ",\n\"axes\": ")?;
+                    serde_json::to_writer(&mut *out, &manifest.axes)?;
+                    write!(out, ",\n\"cells\": [")
+                };
+                write(out).map_err(|error| cannot_write(&error))?;
+                Ok(Self::Json { out, is_first: true })
+            }
+        }
+    }
+
+    fn cell(&mut self, task_id: Uuid, cell: &ManifestCell) -> Result<(), Failure> {
+        match self {
+            Self::Csv(writer) => writer.write_record(record(task_id, cell)).map_err(|error| cannot_write(&error)),
+            Self::Json { out, is_first } => {
+                let begin = if std::mem::take(is_first) { "\n" } else { ",\n" };
+                let written = out.write_all(begin.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut **out, cell)?));
+                written.map_err(|error| cannot_write(&error))
+            }
+        }
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self {
+            Self::Csv(mut writer) => writer.flush().map_err(|error| cannot_write(&error)),
+            Self::Json { out, .. } => writeln!(out, "\n]\n}}").map_err(|error| cannot_write(&error)),
+        }
+    }
+}
+
+fn record(task_id: Uuid, cell: &ManifestCell) -> Vec<String> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let indices: Vec<String> = cell.variable_indices.iter().map(ToString::to_string).collect();
+    let mut record = vec![cell.cell.to_string(), cell.copy.to_string(), indices.join(";")];
+    record.extend(cell.axis_values.iter().cloned());
+    record.extend([
+        cell.status.to_string(),
+        text(&cell.error_kind),
+        text(&cell.error),
+        cell.seed.to_string(),
+        cell.ratio.clone(),
+        cell.width.to_string(),
+        cell.height.to_string(),
+        cell.lane.clone(),
+        serde_json::Value::Array(cell.prompts.clone()).to_string(),
+        text(&cell.upstream_id),
+        cell.attempts.to_string(),
+        cell.paid_submits.to_string(),
+        cell.unknown_submits.to_string(),
+        cell.rating.map(|rating| rating.to_string()).unwrap_or_default(),
+        text(&cell.result),
+        text(&cell.result_file),
+        text(&cell.sha256),
+        text(&cell.file),
+        task_id.to_string(),
+    ]);
+    record
+}
+
+/// One column an axis; two axes of one name stay apart.
+fn axis_columns(axes: &[Axis]) -> Vec<String> {
+    axes.iter().map(|axis| format!("axis {}: {}", axis.number, axis.name)).collect()
+}
+
+fn cannot_write(error: &dyn std::fmt::Display) -> Failure {
+    Failure::failed(format_args!("cannot write the manifest: {error}"))
+}

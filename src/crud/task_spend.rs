@@ -1,0 +1,78 @@
+//! `imagemill.task_spend`: what tasks cost that have ended, summed up from the ledger.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Ended tasks that are not summed up yet, or were in another round; the hidden ones are left out, since a purge may be at them.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_missing(connection: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select t.id from imagemill.tasks t
+         left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round
+         where t.completed_at is not null and not t.is_deleted and p.task_id is null
+           and t.id <> all (array(select s.task_id from imagemill.attempts a join imagemill.subtasks s on s.id = a.subtask_id
+                                  where a.finished_at is null))
+         order by t.completed_at limit $1",
+    )
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
+/// Sums up what these tasks cost. In a transaction of its own, before anything else in it. A task that somebody is changing just now
+/// is left. Returns how many were summed up.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn sum_up(connection: &mut PgConnection, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
+    // A late answer changes an ended attempt, and forgets the sum: it waits until this one is there to be forgotten.
+    sqlx::query(
+        "select 1 from imagemill.attempts a
+         where a.state = 'unknown' and a.subtask_id in (select id from imagemill.subtasks where task_id = any ($1))
+         order by a.subtask_id, a.ordinal for no key update",
+    )
+    .bind(ids)
+    .execute(&mut *connection)
+    .await?;
+    // No retry begins, and no purge, until the sum stands.
+    let held: Vec<Uuid> = sqlx::query_scalar(
+        "select id from imagemill.tasks where id = any ($1) and completed_at is not null and not is_deleted
+           and id <> all (array(select s.task_id from imagemill.attempts a join imagemill.subtasks s on s.id = a.subtask_id
+                                where a.finished_at is null))
+         order by id for share skip locked",
+    )
+    .bind(ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    let done = sqlx::query(
+        "with spent as (
+             select t.id as task_id, (a.submitted_at at time zone 'UTC')::date as day, a.lane,
+                    count(*) filter (where a.state <> 'unknown') as accepted, count(*) filter (where a.state = 'unknown') as \"unknown\"
+             from imagemill.tasks t
+             join imagemill.subtasks s on s.task_id = t.id
+             join imagemill.attempts a on a.subtask_id = s.id
+             where t.id = any ($1) and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
+             group by 1, 2, 3
+         )
+         insert into imagemill.task_spend as sums
+             (task_id, round, accepted, \"unknown\", days, lanes, accepted_by_day, unknown_by_day)
+         select t.id, t.round, coalesce(sum(spent.accepted), 0), coalesce(sum(spent.\"unknown\"), 0),
+                coalesce(array_agg(day order by day, spent.lane) filter (where day is not null), '{}'),
+                coalesce(array_agg(spent.lane order by day, spent.lane) filter (where day is not null), '{}'),
+                coalesce(array_agg(spent.accepted order by day, spent.lane) filter (where day is not null), '{}'),
+                coalesce(array_agg(spent.\"unknown\" order by day, spent.lane) filter (where day is not null), '{}')
+         from imagemill.tasks t left join spent on spent.task_id = t.id
+         where t.id = any ($1)
+         group by t.id, t.round order by t.id
+         on conflict (task_id) do update
+         set round = excluded.round, accepted = excluded.accepted, \"unknown\" = excluded.\"unknown\", days = excluded.days,
+             lanes = excluded.lanes, accepted_by_day = excluded.accepted_by_day, unknown_by_day = excluded.unknown_by_day
+         where sums.round <> excluded.round",
+    )
+    .bind(held)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}

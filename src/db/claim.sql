@@ -1,0 +1,509 @@
+-- The claim: limits, turns and budgets of the lanes. Functions, since a claim must count after it has the lane's lock, and each
+-- statement of a plpgsql function sees what was committed before it began; a client would need a round trip for each.
+--
+-- Here and not in a migration, since they lean on apalis's columns. Replacing them locks nothing that a live fleet uses; one
+-- whose arguments change needs a new name, since workers of the version before call the old one.
+
+-- Groups with pending jobs in these lanes, each with the time of its first. One look by index a group.
+create or replace function imagemill.waiting_groups(p_queue text, p_lanes text[])
+returns table (lane text, "group" text, owner text, run_at timestamptz, id text)
+language sql stable
+as $$
+    with recursive found as (
+        select wanted.lane, first.*
+        from unnest(p_lanes) as wanted (lane)
+        cross join lateral (
+            select metadata -> 'group' as "group", metadata -> 'owner' as owner, run_at, id from apalis.jobs
+            where job_type = p_queue and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone'
+              and metadata -> 'lane' = wanted.lane
+            order by metadata -> 'group', run_at, id limit 1) as first
+        union all
+        select found.lane, next.*
+        from found
+        cross join lateral (
+            select metadata -> 'group' as "group", metadata -> 'owner' as owner, run_at, id from apalis.jobs
+            where job_type = p_queue and status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone'
+              and metadata -> 'lane' = found.lane and metadata -> 'group' > found."group"
+            order by metadata -> 'group', run_at, id limit 1) as next
+    )
+    select * from found
+$$;
+
+-- The same with what the turns go by, where the times of the groups have come.
+create or replace function imagemill.waiting_groups_with_limits(p_queue text, p_lanes text[])
+returns table (lane text, "group" text, owner text, run_at timestamptz, weight integer, has_budget boolean, jobs bigint, owner_jobs bigint)
+language sql stable
+as $$
+    with found as materialized (
+        select * from imagemill.waiting_groups(p_queue, p_lanes)
+    ), held as materialized (
+        select held.lane, held.owner, held."group", count(*) as jobs
+        from (select jobs.metadata -> 'lane' as lane, jobs.metadata -> 'owner' as owner, jobs.metadata -> 'group' as "group"
+              from apalis.workers as workers
+              join apalis.jobs as jobs on jobs.lock_by = workers.id and jobs.job_type = p_queue) as held
+        group by 1, 2, 3
+    ), owners as (
+        select held.lane, held.owner, sum(held.jobs)::bigint as jobs from held group by 1, 2
+    )
+    select found.lane, found."group", found.owner, found.run_at, coalesce(limits.weight, 1), limits.submits_left is not null,
+           coalesce(held.jobs, 0), coalesce(owners.jobs, 0)
+    from found
+    left join imagemill.group_limits(array(select found."group" from found)) as limits on limits."group" = found."group"
+    left join held on held.lane = found.lane and held."group" = found."group"
+    left join owners on owners.lane = found.lane and owners.owner = found.owner
+    where found.run_at <= now() and (limits.not_before is null or limits.not_before <= now())
+$$;
+
+-- How a lane's submits follow one another: step seconds apart, and up to slack seconds before their time.
+--
+-- A submit arrives up to 0.1 s later than it was granted for (src/queue/grant.rs keeps to 0.04 s before it leaves, and the rest is
+-- the way). So in a second arrive at most burst + 1.1 * rate of those granted here; what that is too much is taken from the
+-- burst, and where the burst is too small from the rate.
+create or replace function imagemill.submit_pace(p_rate double precision, p_burst integer)
+returns table (step double precision, slack double precision)
+language sql immutable
+as $$
+    select 1 / paced.rate, (paced.burst - 1) / paced.rate
+    from (select case when p_burst - 0.1 * p_rate > 1 then p_rate
+                      else least(p_rate, (floor(p_rate + p_burst) - 0.001) / 1.1) end as rate,
+                 greatest(1, p_burst - 0.1 * p_rate) as burst) as paced
+$$;
+
+-- The next submit of this lane, for one that came too late for its own: in how many seconds it may leave, and how long the lane's
+-- lock was waited for. Null: the lane has no rate any more.
+create or replace function imagemill.grant_submit(p_lane text, out wait double precision, out waited double precision)
+language plpgsql
+as $$
+declare
+    began timestamptz := clock_timestamp();
+    moment timestamptz;
+    due double precision;
+    pace record;
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    perform from imagemill.lane_states as state where state.lane = p_lane for no key update;
+    moment := clock_timestamp();
+    waited := extract(epoch from moment - began);
+    select states.next_submit_at, submit_pace.step, submit_pace.slack into pace
+    from imagemill.lane_states as states
+    join imagemill.lanes as lanes on lanes.lane = states.lane
+    cross join imagemill.submit_pace(coalesce(lanes.current_rate, lanes.submits_per_second), lanes.burst)
+    where states.lane = p_lane and coalesce(lanes.current_rate, lanes.submits_per_second) is not null;
+    if not found then
+        return;
+    end if;
+    due := greatest(0, coalesce(extract(epoch from pace.next_submit_at - moment), 0));
+    wait := greatest(0, due - pace.slack);
+    update imagemill.lane_states as states set next_submit_at = moment + make_interval(secs => due + pace.step)
+    where states.lane = p_lane;
+end
+$$;
+
+-- Claims up to p_wanted jobs of these lanes.
+--
+-- p_lane_of, p_group_of, ...: the groups that may have jobs, oldest first, each with its owner, its weight, whether it has a
+-- budget, and up to where it was claimed. A hint: what is missing waits until it is known. Null: they are looked for.
+-- p_group: jobs of this group alone, those that only it may take included. p_key: the one job of this key. p_solitary: one job
+-- that is to be alone. p_oldest: none of the lanes' running jobs was claimed before.
+--
+-- Rows with an id are claimed jobs; wait is how many seconds after the claim its submit may leave, null: at once. Rows without
+-- one say why less was taken: of a lane (key is the word, wait: look again after so many seconds), of a group that has no due
+-- job, and, without both, run_at is the p_oldest of the next claim and wait how long the lanes' locks were waited for.
+create or replace function imagemill.claim(
+    p_queue text, p_worker text, p_wanted integer, p_lanes text[], p_token_hash text, p_oldest timestamptz, p_group text,
+    p_key text, p_solitary boolean,
+    p_lane_of text[], p_group_of text[], p_owner_of text[], p_weight_of integer[], p_budget_of boolean[],
+    p_after_of timestamptz[], p_after_id_of text[])
+returns table (id text, job bytea, claim integer, key text, is_resumed boolean, crashes integer, lane text, "group" text,
+               run_at timestamptz, wait double precision)
+language plpgsql
+-- Plans are made once: each of these statements is an index's look whatever the arguments are.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- A submit is granted for a moment so far ahead, so that a lane's places come in groups and nobody asks for each.
+    ahead constant double precision := 0.25;
+    -- The row of an attempt is written meanwhile.
+    lead constant double precision := 0.025;
+    began timestamptz := clock_timestamp();
+    moment timestamptz;
+    got integer := 0;
+    -- Cells in flight, by lane, owner and group.
+    flying_lane text[]; flying_owner text[]; flying_group text[]; flying integer[];
+    oldest timestamptz;
+    -- The lanes, by place in lane_of.
+    lane_of text[] := '{}'; room integer[] := '{}'; base double precision[] := '{}'; step double precision[] := '{}';
+    slack double precision[] := '{}'; given integer[] := '{}';
+    -- The candidates.
+    taken integer[]; is_done boolean[];
+    -- Of those with a budget.
+    left_of bigint[];
+    missing integer[];
+    is_short boolean;
+    dealt integer[];
+    free_lanes text[];
+    places_of integer[];
+    numbers integer[];
+    ids text[];
+    one record;
+    place integer;
+    free integer;
+    in_flight bigint;
+    ceiling integer;
+    due double precision;
+    pace record;
+    cold boolean;
+    cut integer;
+begin
+    if p_key is null and not p_solitary and p_group_of is null then
+        with found as materialized (
+            select waiting.* from imagemill.waiting_groups(p_queue, p_lanes) as waiting
+            where waiting.run_at <= now() order by waiting."group" limit 300
+        )
+        select array_agg(found.lane), array_agg(found."group"), array_agg(found.owner), array_agg(coalesce(limits.weight, 1)),
+               array_agg(limits.submits_left is not null), array_agg(null::timestamptz), array_agg(null::text)
+        into p_lane_of, p_group_of, p_owner_of, p_weight_of, p_budget_of, p_after_of, p_after_id_of
+        from found
+        left join imagemill.group_limits(array(select found."group" from found)) as limits on limits."group" = found."group"
+        where limits.not_before is null or limits.not_before <= now();
+        if p_group_of is null then
+            -- The first whose time will come, if that is what is waited for.
+            select 'not_before', extract(epoch from min(limits.not_before) - now())::double precision into key, wait
+            from imagemill.group_limits(array(select waiting."group" from imagemill.waiting_groups(p_queue, p_lanes) as waiting
+                                              where waiting.run_at <= now() limit 300)) as limits
+            where limits.not_before > now();
+            if wait is not null then
+                id := null; lane := null; "group" := ''; wait := least(wait, 3600); return next;
+            end if;
+        end if;
+    end if;
+    -- Every write for a claim carries its fence, and the row of a POST is on the disk, and with it the claim before it, when the
+    -- POST leaves. So nobody waits for the disk while others wait for the lane.
+    perform set_config('synchronous_commit', 'off', true);
+    -- First of all, and by all in this order: from here on nobody else claims in these lanes.
+    perform from imagemill.lane_states as state where state.lane = any (p_lanes) order by state.lane for no key update;
+    moment := clock_timestamp();
+
+    -- An attempt is open: it must be polled on, whatever else waits, and takes no place that it has not already.
+    if p_key is not null or p_solitary then
+        null;
+    elsif p_group is null then
+        select array_agg(waiting.id) into ids
+        from unnest(p_lanes) as wanted (lane)
+        cross join lateral (
+            select jobs.id from apalis.jobs as jobs
+            where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+              and jobs.metadata ? 'resume' and jobs.metadata -> 'lane' = wanted.lane and not jobs.metadata ? 'alone'
+              and not jobs.metadata ? 'solitary' and jobs.run_at <= now()
+            order by jobs.run_at, jobs.id limit p_wanted
+            for update skip locked) as waiting;
+    else
+        select array_agg(waiting.id) into ids
+        from (select jobs.id from apalis.jobs as jobs
+              where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+                and jobs.metadata ? 'resume' and jobs.metadata -> 'group' = p_group and jobs.metadata -> 'lane' = any (p_lanes)
+                and not jobs.metadata ? 'solitary' and jobs.run_at <= now()
+              order by jobs.run_at, jobs.id limit p_wanted
+              for update skip locked) as waiting;
+    end if;
+    if ids is not null then
+        return query
+        update apalis.jobs as jobs
+        set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
+        where jobs.id = any (ids[1:p_wanted])
+        returning jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, true, coalesce((jobs.metadata -> 'crashes')::integer, 0),
+                  jobs.metadata -> 'lane', jobs.metadata -> 'group', jobs.run_at, null::double precision;
+        get diagnostics got = row_count;
+    end if;
+
+    -- In flight, in one statement, so that what moves from one kind to another is seen once: jobs that run, with an open attempt
+    -- or before it; open attempts whose job waits for a worker; attempts on which the upstream may still be working.
+    select array_agg(found.lane), array_agg(found.owner), array_agg(found."group"), array_agg(found.jobs), min(found.oldest)
+    into flying_lane, flying_owner, flying_group, flying, oldest
+    from (
+        select held.metadata -> 'lane' as lane, held.metadata -> 'owner' as owner, held.metadata -> 'group' as "group",
+               count(*)::integer as jobs, min(held.lock_at) as oldest
+        from apalis.workers as workers
+        cross join lateral (select jobs.metadata, jobs.lock_at from apalis.jobs as jobs
+                            where jobs.lock_by = workers.id and jobs.lock_at >= coalesce(p_oldest, '-infinity')
+                              and jobs.job_type like 'imagemill.%') as held
+        where held.metadata -> 'lane' = any (p_lanes)
+        group by 1, 2, 3
+        union all
+        select waiting.metadata -> 'lane', waiting.metadata -> 'owner', waiting.metadata -> 'group', count(*)::integer, null
+        from unnest(p_lanes) as wanted (lane)
+        cross join lateral (select jobs.metadata from apalis.jobs as jobs
+                            where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+                              and jobs.metadata ? 'resume' and jobs.metadata -> 'lane' = wanted.lane
+                              and not jobs.metadata ? 'alone') as waiting
+        group by 1, 2, 3
+        union all
+        select lanes.lane, null, null, alive.attempts::integer, null
+        from imagemill.lanes as lanes
+        cross join lateral (select count(*) as attempts from imagemill.attempts as attempts
+                            where attempts.lane = lanes.lane and attempts.may_be_alive
+                              and attempts.finished_at > moment - lanes.max_job_time) as alive
+        where lanes.lane = any (p_lanes) and alive.attempts > 0
+    ) as found;
+    oldest := coalesce(oldest, moment);
+
+    for one in
+        select wanted.lane, lanes.lane is not null as is_limited, lanes.max_in_flight,
+               coalesce(lanes.current_rate, lanes.submits_per_second) as rate, lanes.burst, lanes.ramp_start, lanes.ramp_step,
+               extract(epoch from lanes.ramp_interval)::double precision as ramp_interval, lanes.ramp_idle_reset,
+               lanes.max_submits_per_day, states.next_submit_at, states.ramp_since, states.active_at,
+               pause.reason as pause, extract(epoch from pause.until - moment)::double precision as pause_left,
+               coalesce(counted.jobs, 0) as in_flight
+        from unnest(p_lanes) as wanted (lane)
+        left join imagemill.lanes as lanes on lanes.lane = wanted.lane
+        left join imagemill.lane_states as states on states.lane = wanted.lane
+        left join lateral (select pauses.reason, pauses.until from imagemill.pauses as pauses
+                           where p_token_hash is not null and pauses.lane = wanted.lane and pauses.token_hash in ('', p_token_hash)
+                             and (pauses.until is null or pauses.until > moment)
+                           order by pauses.until desc nulls first limit 1) as pause on true
+        left join (select found.lane, sum(found.jobs) as jobs
+                   from unnest(flying_lane, flying) as found (lane, jobs) group by found.lane) as counted
+               on counted.lane = wanted.lane
+    loop
+        lane_of := lane_of || one.lane;
+        given := given || 0;
+        if not one.is_limited then
+            room := room || p_wanted - got; base := base || null::double precision; step := step || 0::double precision;
+            slack := slack || 0::double precision;
+            continue;
+        end if;
+        ceiling := one.max_in_flight;
+        if one.ramp_start is not null then
+            cold := one.ramp_since is null or (one.in_flight = 0 and one.active_at < moment - one.ramp_idle_reset);
+            if cold then
+                one.ramp_since := moment;
+            end if;
+            ceiling := least(ceiling, one.ramp_start + one.ramp_step
+                                      * least(floor(extract(epoch from moment - one.ramp_since) / greatest(one.ramp_interval, 0.001)), 100000)::integer);
+            -- What idle is counted from, once a second: each version of this row is walked over while a transaction is open.
+            if cold or one.active_at is null or one.active_at < moment - interval '1 second' then
+                update imagemill.lane_states as states set ramp_since = one.ramp_since, active_at = moment where states.lane = one.lane;
+            end if;
+        end if;
+        free := greatest(ceiling - one.in_flight, 0);
+        if one.pause is not null then
+            free := 0;
+            id := null; lane := one.lane; "group" := null; key := one.pause; wait := least(one.pause_left, 1); return next;
+        elsif free = 0 then
+            id := null; lane := one.lane; "group" := null; key := 'limit'; wait := 1; return next;
+        end if;
+        free := least(free, p_wanted - got);
+        if one.rate is null then
+            base := base || null::double precision; step := step || 0::double precision; slack := slack || 0::double precision;
+        else
+            select submit_pace.step, submit_pace.slack into pace from imagemill.submit_pace(one.rate, one.burst);
+            step := step || pace.step;
+            slack := slack || pace.slack;
+            base := base || greatest(lead, coalesce(extract(epoch from one.next_submit_at - moment), 0)::double precision);
+            due := base[cardinality(base)];
+            cut := greatest(0, floor(least((ahead + pace.slack - due) / pace.step, 100000))::integer + 1);
+            if cut < free then
+                free := cut;
+                -- The moment from which on a group of submits is to be had again.
+                id := null; lane := one.lane; "group" := null; key := 'rate';
+                wait := greatest(0.05, due + cut * pace.step - pace.slack - ahead / 2); return next;
+            end if;
+        end if;
+        room := room || free;
+    end loop;
+
+    if p_budget_of is not null and true = any (p_budget_of) then
+        -- A task may stand in several lanes, whose locks are not the same.
+        perform pg_advisory_xact_lock(hashtextextended(budgets."group", 0))
+        from (select distinct listed."group", hashtextextended(listed."group", 0) as hash
+              from unnest(p_group_of, p_budget_of) as listed ("group", has_budget) where listed.has_budget
+              order by hash) as budgets;
+        left_of := array(
+            select case when limits.not_before > now() then 0 else limits.submits_left - coalesce(busy.jobs, 0) end
+            from unnest(p_group_of, p_budget_of) with ordinality as listed ("group", has_budget, number)
+            left join imagemill.group_limits(array(select distinct budgets."group"
+                                                   from unnest(p_group_of, p_budget_of) as budgets ("group", has_budget)
+                                                   where budgets.has_budget)) as limits
+                   on limits."group" = listed."group" and listed.has_budget
+            left join (
+                -- Whatever the lane: each of them may submit once more, or has an open attempt.
+                select held.metadata -> 'group' as "group", count(*) as jobs
+                from (select jobs.metadata from apalis.workers as workers
+                      join apalis.jobs as jobs on jobs.lock_by = workers.id and jobs.job_type = p_queue
+                      union all
+                      select jobs.metadata from imagemill.lanes as lanes
+                      join apalis.jobs as jobs on jobs.job_type = p_queue and jobs.status = 'Pending'
+                           and jobs.job_type like 'imagemill.%' and jobs.metadata ? 'resume' and not jobs.metadata ? 'alone'
+                           and jobs.metadata -> 'lane' = lanes.lane) as held
+                group by 1) as busy on busy."group" = listed."group"
+            order by listed.number);
+        for place in 1..cardinality(left_of) loop
+            if left_of[place] > 0 and left_of[place] < p_wanted * cardinality(lane_of)
+               and p_group_of[place] = any (p_group_of[:place - 1]) then
+                -- What is left is not enough for each of its lanes: this time it is the first one's.
+                left_of[place] := case when exists (
+                    select from unnest(p_group_of[:place - 1], p_lane_of[:place - 1]) as before ("group", lane)
+                    where before."group" = p_group_of[place] and room[array_position(lane_of, before.lane)] > 0) then 0 else left_of[place] end;
+            elsif left_of[place] <= 0 then
+                id := null; lane := p_lane_of[place]; "group" := p_group_of[place]; key := 'budget'; wait := 1; return next;
+            end if;
+        end loop;
+    end if;
+    free_lanes := array(select free.lane from unnest(lane_of, room) as free (lane, places) where free.places > 0);
+    if p_key is not null or p_solitary then
+        taken := '{}';
+    elsif p_group_of is not null then
+        taken := array_fill(0, array[cardinality(p_group_of)]);
+        is_done := array_fill(false, array[cardinality(p_group_of)]);
+    end if;
+    -- What a group does not have goes to others at the next turn; what is left after the last one, at the next claim.
+    for turn in 1..8 loop
+        exit when taken is null or got >= p_wanted
+                  or (p_key is null and not exists (select from unnest(room) as free (places) where free.places > 0));
+        missing := array_fill(0, array[coalesce(cardinality(p_group_of), 0)]);
+        if p_key is not null or p_solitary then
+            dealt := '{}';
+        else
+            with candidate as (
+                select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
+                       taken[listed.number] + coalesce(counted.jobs, 0) as jobs, free.places
+                from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of, p_after_of, p_after_id_of) with ordinality
+                     as listed (lane, "group", owner, weight, after, after_id, number)
+                join unnest(lane_of, room) as free (lane, places) on free.lane = listed.lane and free.places > 0
+                left join unnest(flying_lane, flying_group, flying) as counted (lane, "group", jobs)
+                       on counted.lane = listed.lane and counted."group" = listed."group"
+                where not is_done[listed.number]
+            ), owners as (
+                select candidate.*, sum(candidate.jobs) over mine as owner_jobs, min(candidate.number) over mine as owner_number
+                from candidate window mine as (partition by candidate.lane, candidate.owner)
+            ), ranked as (
+                select owners.*,
+                       owners.places::double precision / dense_rank() over (partition by owners.lane
+                                                                            order by owners.owner_jobs, owners.owner_number) as share,
+                       row_number() over (partition by owners.lane, owners.owner
+                                          order by owners.jobs::double precision / owners.weight, owners.number) as rank
+                from owners
+            ), places as (
+                -- No more of one group than could come to it, were it alone behind the groups before it.
+                select ranked.*, row_number() over (partition by ranked.lane, ranked.owner
+                                                    order by (ranked.jobs + nth)::double precision / ranked.weight, ranked.number) as of_owner
+                from ranked
+                cross join lateral generate_series(0, least(
+                    floor((ceil(ranked.share) - 1) / (1 + (ranked.rank - 1)::double precision / ranked.weight))::integer,
+                    left_of[ranked.number] - 1 - taken[ranked.number])) as nth
+            ), turns as (
+                select places.*, row_number() over (partition by places.lane
+                                                    order by places.owner_jobs + places.of_owner, places.number) as turn
+                from places
+            ), chosen as (
+                select turns.number, turns.lane, turns."group", turns.after, turns.after_id
+                from turns where turns.turn <= turns.places order by turns.turn limit p_wanted - got
+            ), shares as (
+                select chosen.number, chosen.lane, chosen."group", chosen.after, chosen.after_id, count(*) as places
+                from chosen group by 1, 2, 3, 4, 5
+            )
+            select array_agg(shares.number), array_agg(shares.places::integer) into dealt, places_of from shares;
+        end if;
+        ids := null;
+        if p_key is not null then
+            select array_agg(waiting.id), array_agg(0) into ids, numbers
+            from (select jobs.id from apalis.jobs as jobs
+                  where jobs.job_type = p_queue and jobs.idempotency_key = p_key and jobs.status = 'Pending' and jobs.run_at <= now()
+                    and (jobs.metadata ? 'resume' or jobs.metadata -> 'lane' <> all (lane_of)
+                         or jobs.metadata -> 'lane' = any (free_lanes))
+                    and (jobs.metadata ? 'resume'
+                         or not exists (select from imagemill.group_limits(array[jobs.metadata -> 'group']) as limits
+                                        where limits.not_before > now() or limits.submits_left <= 0))
+                  for update skip locked) as waiting;
+        elsif p_solitary then
+            select array_agg(waiting.id), array_agg(0) into ids, numbers
+            from (select jobs.id from apalis.jobs as jobs
+                  where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+                    and jobs.metadata ? 'solitary' and jobs.run_at <= now()
+                    and jobs.metadata -> 'lane' = any (case when jobs.metadata ? 'resume' then lane_of else free_lanes end)
+                    and (jobs.metadata ? 'resume'
+                         or not exists (select from imagemill.group_limits(array[jobs.metadata -> 'group']) as limits
+                                        where limits.not_before > now() or limits.submits_left <= 0))
+                    and case when p_group is null then not jobs.metadata ? 'alone' else jobs.metadata -> 'group' = p_group end
+                  order by jobs.run_at, jobs.id limit 1
+                  for update skip locked) as waiting;
+        elsif p_group is null then
+            select array_agg(waiting.id), array_agg(shares.number) into ids, numbers
+            from unnest(dealt, places_of) as shares (number, places)
+            cross join lateral (
+                select jobs.id from apalis.jobs as jobs
+                where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+                  and not jobs.metadata ? 'alone' and not jobs.metadata ? 'resume' and not jobs.metadata ? 'solitary'
+                  and jobs.metadata -> 'lane' = p_lane_of[shares.number]
+                  and jobs.metadata -> 'group' = p_group_of[shares.number]
+                  and jobs.run_at <= now()
+                  and (jobs.run_at, jobs.id) > (coalesce(p_after_of[shares.number], '-infinity'),
+                                                coalesce(p_after_id_of[shares.number], ''))
+                order by jobs.run_at, jobs.id limit shares.places
+                for update skip locked) as waiting;
+        else
+            select array_agg(waiting.id), array_agg(shares.number) into ids, numbers
+            from unnest(dealt, places_of) as shares (number, places)
+            cross join lateral (
+                select jobs.id from apalis.jobs as jobs
+                where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+                  and not jobs.metadata ? 'resume' and not jobs.metadata ? 'solitary'
+                  and jobs.metadata -> 'group' = p_group and jobs.metadata -> 'lane' = p_lane_of[shares.number]
+                  and jobs.run_at <= now()
+                order by jobs.run_at, jobs.id limit shares.places
+                for update skip locked) as waiting;
+        end if;
+        for place in 1..coalesce(cardinality(dealt), 0) loop
+            missing[dealt[place]] := missing[dealt[place]] + places_of[place];
+        end loop;
+        for one in
+            update apalis.jobs as jobs
+            set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
+            from unnest(ids, numbers) as picked (id, number) where jobs.id = picked.id
+            returning picked.number, jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, jobs.metadata ? 'resume' as is_resumed,
+                      coalesce((jobs.metadata -> 'crashes')::integer, 0) as crashes, jobs.metadata -> 'lane' as lane,
+                      jobs.metadata -> 'group' as "group", jobs.run_at
+        loop
+            id := one.id; job := one.job; claim := one.attempts; key := one.idempotency_key; is_resumed := one.is_resumed;
+            crashes := one.crashes; lane := one.lane; "group" := one."group"; run_at := one.run_at; wait := null;
+            got := got + 1;
+            if one.number > 0 then
+                missing[one.number] := missing[one.number] - 1;
+                taken[one.number] := taken[one.number] + 1;
+            end if;
+            place := array_position(lane_of, one.lane);
+            if place is not null and not one.is_resumed then
+                room[place] := room[place] - 1;
+                -- Null where the lane has no rate.
+                wait := case when base[place] is not null
+                             then greatest(lead, base[place] + given[place] * step[place] - slack[place]) end;
+                given[place] := given[place] + 1;
+            end if;
+            return next;
+        end loop;
+        exit when p_key is not null or p_solitary;
+        is_short := false;
+        for place in 1..cardinality(missing) loop
+            if missing[place] > 0 then
+                is_short := true;
+                is_done[place] := true;
+                id := null; lane := p_lane_of[place]; "group" := p_group_of[place]; key := 'empty'; wait := null; return next;
+            end if;
+        end loop;
+        exit when not is_short;
+    end loop;
+    for place in 1..cardinality(lane_of) loop
+        if given[place] > 0 and base[place] is not null then
+            update imagemill.lane_states as states
+            set next_submit_at = moment + make_interval(secs => base[place] + given[place] * step[place])
+            where states.lane = lane_of[place];
+        end if;
+    end loop;
+    id := null; lane := null; "group" := null; key := null; run_at := oldest;
+    wait := extract(epoch from moment - began)::double precision; return next;
+end
+$$;

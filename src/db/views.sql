@@ -1,0 +1,353 @@
+-- The views, for people: readable in psql without a join. Each statement that begins with `create or replace` at the beginning of a
+-- line is run by itself; where columns have changed the view is dropped first. src/db/views.rs runs this file.
+--
+-- Functions in a view run with the rights of who looks, and the tables below it with those of its owner: so the functions here
+-- read no table.
+
+create or replace function imagemill.as_uuid(text text) returns uuid
+language sql immutable parallel safe
+as $$ select case when $1 ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then $1::uuid end $$;
+comment on function imagemill.as_uuid is 'The id that a text is; null where it is none.';
+
+create or replace function imagemill.value_label(value jsonb) returns text
+language sql immutable parallel safe
+as $$
+    select case jsonb_typeof(value)
+               when 'object' then coalesce(nullif(value ->> 'name', ''), nullif(value ->> 'value', ''), '(without)')
+               when 'null' then '(none)'
+               else value #>> '{}'
+           end
+$$;
+comment on function imagemill.value_label is 'An axis''s value as people call it: of a prompt its name, else its words.';
+
+create or replace function imagemill.axis_values(axes jsonb, variable_indices integer[]) returns jsonb
+language sql immutable parallel safe
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'axis', number, 'name', axis ->> 'name', 'index', variable_indices[number + 1],
+               'value', imagemill.value_label(axis -> 'values' -> variable_indices[number + 1])) order by number), '[]')
+    from (select axis, place::integer - 1 as number from jsonb_array_elements(axes) with ordinality as given (axis, place)) as axes
+$$;
+comment on function imagemill.axis_values is 'Where a cell stands: number, name, index and value of each axis.';
+
+create or replace function imagemill.position_text(axis_values jsonb) returns text
+language sql immutable parallel safe
+as $$
+    select coalesce(string_agg(format('%s=%s', value ->> 'name', left(value ->> 'value', 60)), ', ' order by place), '')
+    from jsonb_array_elements(axis_values) with ordinality as given (value, place)
+$$;
+comment on function imagemill.position_text is 'The same as one line.';
+
+create or replace function imagemill.readable_payload(payload bytea) returns text
+language sql immutable parallel safe
+as $$
+    -- Without an exception, which no parallel query could catch: what is not plain text shows by its escapes.
+    select case when encode(payload, 'escape') ~ '\\' then encode(payload, 'hex') else encode(payload, 'escape') end
+$$;
+comment on function imagemill.readable_payload is 'A job''s payload as text; hex when it is not plain text.';
+
+create or replace view imagemill.jobs as
+select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.lock_by as worker, j.lock_at as claimed_at, j.done_at,
+       j.idempotency_key as key, j.metadata -> 'lane' as lane, j.metadata -> 'group' as "group", j.metadata -> 'owner' as owner,
+       j.metadata ? 'resume' as resume, imagemill.readable_payload(j.job) as payload, j.last_result,
+       coalesce((j.metadata -> 'crashes')::integer, 0) as crashes, t.id as task_id, t.name as task, u.username, s.cell,
+       case when j.status <> 'Pending' then null
+            when j.metadata ? 'alone' then 'only workers that were started for its task may take it'
+            when s.error is not null then s.error
+            when j.run_at > now() then 'not due yet'
+            else 'its turn'
+       end as waits_for
+from apalis.jobs j
+left join imagemill.tasks t on t.id = imagemill.as_uuid(j.metadata -> 'group')
+left join imagemill.users u on u.id = t.user_id
+left join imagemill.subtasks s
+       on s.id = imagemill.as_uuid(case when j.job_type = 'imagemill.generate_image' then j.idempotency_key end)
+where j.job_type like 'imagemill.%';
+comment on view imagemill.jobs is 'imagemill''s rows of apalis.jobs in readable form, each with its task and cell.';
+comment on column imagemill.jobs.claim is 'Number of its latest claim; 0: never claimed.';
+comment on column imagemill.jobs.worker is 'Who runs it. What is running is found by an index where worker is not null; no index has the status.';
+comment on column imagemill.jobs.key is 'The cell''s id, or task_id:round.';
+comment on column imagemill.jobs."group" is 'Id of its task.';
+comment on column imagemill.jobs.owner is 'Id of its owner; username is the name.';
+comment on column imagemill.jobs.resume is 'An attempt is open: it is taken before any other.';
+comment on column imagemill.jobs.crashes is 'Times that its worker died of nothing else; 5 fail it.';
+comment on column imagemill.jobs.waits_for is 'Why a pending job is not running.';
+
+create or replace view imagemill.workers as
+select i.name as worker, i.host, i.pid, i.version,
+       case when w.id is null then coalesce(i.how, 'gone')
+            when w.last_seen + coalesce(i.lease, interval '15 s') > clock_timestamp() then 'alive'
+            else 'silent'
+       end as state,
+       w.id is not null and w.last_seen + coalesce(i.lease, interval '15 s') > clock_timestamp() as alive,
+       w.last_seen + coalesce(i.lease, interval '15 s') - clock_timestamp() as lease_left,
+       case when w.id is null then 0 else
+           (select count(*) from apalis.jobs j where j.lock_by = w.id and j.status = 'Running' and j.job_type = 'imagemill.generate_image')
+       end as cells_held,
+       w.last_seen, i.started_at, i.ended_at, i.how, i.rescued_by, i.stale_writes
+from imagemill.incarnations i
+left join apalis.workers w on w.id = i.name and w.worker_type = 'imagemill';
+comment on view imagemill.workers is 'Every worker there was: the living ones, and how the others ended.';
+comment on column imagemill.workers.state is 'alive; silent: no beat for its lease, and not rescued yet; else how it ended.';
+comment on column imagemill.workers.lease_left is 'Until it is taken for dead; below zero: it is overdue. Null: it has ended.';
+comment on column imagemill.workers.cells_held is 'Cells that it is working on.';
+comment on column imagemill.workers.stale_writes is 'Writes that its fence turned away.';
+
+create or replace view imagemill.lane_overview as
+select l.lane, coalesce(p.pending, 0) as pending,
+       (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+       + (select count(*) from imagemill.attempts a
+          where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight,
+       l.max_in_flight,
+       coalesce(r.submits, 0) as submits, coalesce(r.completed, 0) as completed, coalesce(r.turned_away, 0) as turned_away,
+       round(coalesce(r.submits, 0) / 5.0, 1) as submits_per_minute, round(coalesce(r.completed, 0) / 5.0, 1) as completed_per_minute,
+       r.median_time,
+       now() - (select min(oldest) from (
+           select (select j.run_at from apalis.jobs j
+                   where j.job_type = 'imagemill.generate_image' and j.status = 'Pending' and j.job_type like 'imagemill.%'
+                     and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane and j.run_at <= now()
+                   order by j.run_at, j.id limit 1) as oldest) as due) as oldest_waiting,
+       (select string_agg(concat_ws(' ', q.reason, nullif(q.token_hash, ''), '(' || q.why || ')', 'until ' || to_char(q.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')), '; ' order by q.since)
+        from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why
+from imagemill.lanes l
+left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
+           where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
+           group by 1) p using (lane)
+left join (select a.lane,
+                  count(*) filter (where a.submitted_at > now() - interval '5 minutes') as submits,
+                  count(*) filter (where a.state = 'succeeded' and a.finished_at > now() - interval '5 minutes') as completed,
+                  count(*) filter (where a.state = 'turned_away' and a.finished_at > now() - interval '5 minutes') as turned_away,
+                  percentile_cont(0.5) within group (order by a.finished_at - a.submitted_at)
+                      filter (where a.state = 'succeeded' and a.finished_at > now() - interval '5 minutes') as median_time
+           from imagemill.attempts a where a.submitted_at > now() - interval '40 minutes' group by 1) r using (lane);
+comment on view imagemill.lane_overview is 'Each way into the upstream: what waits, what is in flight, how fast it goes, and why it stands still.';
+comment on column imagemill.lane_overview.pending is 'Cells that wait, those that are not due yet included.';
+comment on column imagemill.lane_overview.in_flight is 'Open attempts, and those given up on which the upstream may still be working.';
+comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minutes; completed and turned_away are of them too.';
+comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
+comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
+comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: it submits.';
+
+create or replace function imagemill.count_submits(task uuid, is_unknown boolean) returns bigint
+language plpgsql stable strict security definer set search_path = pg_catalog cost 1000
+as $$
+begin
+    return (select count(*) from imagemill.subtasks s join imagemill.attempts a on a.subtask_id = s.id
+            -- A cell that was never begun has no attempt: of a task that waits, most.
+            where s.task_id = task and s.started_at is not null
+              and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected') and (a.state = 'unknown') = is_unknown);
+end
+$$;
+comment on function imagemill.count_submits is 'Submits of a task that were billed, or of which nobody knows, counted from its attempts.';
+
+create or replace view imagemill.task_overview as
+select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane, t.total_images,
+       c.completed_subtasks, c.failed_subtasks, c.cancelled_subtasks,
+       c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks as processed_images,
+       (100 * (c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks)::bigint / t.total_images)::integer as progress,
+       t.created_at, t.started_at, t.completed_at,
+       round((60 * (c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks)
+              / nullif(extract(epoch from coalesce(t.completed_at, now()) - t.started_at), 0))::numeric, 1) as cells_per_minute,
+       case when t.completed_at is null then
+           (t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks) * (now() - t.started_at)
+               / nullif(c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks, 0)
+       end as time_left,
+       case when p.task_id is not null then p.accepted else imagemill.count_submits(t.id, false)
+       end as paid_submits,
+       case when p.task_id is not null then p."unknown" else imagemill.count_submits(t.id, true)
+       end as unknown_submits
+from imagemill.tasks t
+join imagemill.task_counts c on c.task_id = t.id
+join imagemill.users u on u.id = t.user_id
+left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round and t.completed_at is not null
+where not t.is_deleted;
+comment on view imagemill.task_overview is 'Each task with its counts; progress is the floor of percent.';
+comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended, since its first attempt.';
+comment on column imagemill.task_overview.time_left is 'At that rate; null: it has ended, or no cell has.';
+comment on column imagemill.task_overview.paid_submits is 'Submits that the upstream accepted, of all rounds.';
+comment on column imagemill.task_overview.unknown_submits is 'Submits of which nobody knows whether they were accepted.';
+
+create or replace view imagemill.subtask_details as
+select s.task_id, t.name as task, u.username as owner, s.cell, s.status, imagemill.position_text(imagemill.axis_values(t.axes, s.variable_indices)) as position,
+       s.error_kind, s.error, s.variable_indices, s.copy, imagemill.axis_values(t.axes, s.variable_indices) as axis_values,
+       imagemill.expanded_prompts(t.prompts, s.variable_indices) as prompts, s.seed, s.ratio, s.width, s.height, s.lane,
+       s.use_polish, s.is_lumina, s.lumina_model_name, s.lumina_cfg, s.lumina_step,
+       s.attempt_count, a.ordinal as last_attempt, a.state as last_state, a.upstream_id, a.http_status, a.polls, a.error as last_error,
+       a.worker, a.submitted_at, a.finished_at, s.rating, s.result, s.result_file, s.result_sha256,
+       s.created_at, s.started_at, s.completed_at, s.id,
+       (select string_agg(format('%s: %s', author.username, r.text), '; ' order by r.created_at)
+        from imagemill.remarks r join imagemill.users author on author.id = r.user_id where r.subtask_id = s.id) as remarks
+from imagemill.subtasks s
+join imagemill.tasks t on t.id = s.task_id
+join imagemill.users u on u.id = t.user_id
+left join lateral (select * from imagemill.attempts a where a.subtask_id = s.id order by a.ordinal desc limit 1) a on true
+where not t.is_deleted;
+comment on view imagemill.subtask_details is 'Each cell with all there is to know of it. Ask for one task, or for one cell by task_id and cell, or by id.';
+comment on column imagemill.subtask_details.position is 'Where it stands in the grid: name=value of each axis.';
+comment on column imagemill.subtask_details.axis_values is 'The same as data: axis, name, index, value.';
+comment on column imagemill.subtask_details.prompts is 'Its own prompts, as they are sent: an empty value is left out.';
+comment on column imagemill.subtask_details.upstream_id is 'Of its last attempt.';
+
+create or replace view imagemill.failures as
+select g.task_id, t.name as task, u.username as owner, g.error_kind, g.cells, g.latest_at,
+       (select s.error from imagemill.subtasks s
+        where s.task_id = g.task_id and s.error_kind = g.error_kind order by s.completed_at desc limit 1) as latest_error,
+       array(select s.cell from imagemill.subtasks s
+             where s.task_id = g.task_id and s.error_kind = g.error_kind order by s.completed_at desc limit 3) as examples
+from (select s.task_id, s.error_kind, count(*) as cells, max(s.completed_at) as latest_at
+      from imagemill.subtasks s where s.error_kind is not null group by s.task_id, s.error_kind) g
+join imagemill.tasks t on t.id = g.task_id
+join imagemill.users u on u.id = t.user_id
+where not t.is_deleted;
+comment on view imagemill.failures is 'Why cells failed: one row a task and kind of error.';
+comment on column imagemill.failures.latest_error is 'What the upstream said, or what went wrong, of the cell that failed last.';
+comment on column imagemill.failures.examples is 'Up to three cells, the latest first: look at them in subtask_details.';
+
+create or replace view imagemill.attempts_timeline as
+select s.task_id, t.name as task, s.cell, a.subtask_id, a.ordinal, e.at, e.event, e.at - a.submitted_at as after, a.upstream_id, a.lane,
+       a.worker, a.round, a.claim, case when e.is_end then a.http_status end as http_status, case when e.is_end then a.polls end as polls,
+       case when e.is_end then a.error end as error
+from imagemill.attempts a
+join imagemill.subtasks s on s.id = a.subtask_id
+join imagemill.tasks t on t.id = s.task_id
+cross join lateral (values (a.submitted_at, 'submitted', false), (a.accepted_at, 'accepted', false), (a.reopened_at, 'reopened', false),
+                           (a.finished_at, a.state, true)) as e (at, event, is_end)
+where e.at is not null;
+comment on view imagemill.attempts_timeline is 'What each attempt did when, one row an event. Ask for one cell by subtask_id and order by ordinal, at.';
+comment on column imagemill.attempts_timeline.event is 'submitted: its row was written, just before the POST left; accepted; reopened; or the state that it ended in.';
+comment on column imagemill.attempts_timeline.after is 'Since its submit.';
+
+create or replace view imagemill.spend as
+select spent.day, u.username as owner, spent.task_id, t.name as task, spent.lane, spent.accepted, spent."unknown", spent.user_id
+from (select given.day, t.user_id, p.task_id, given.lane, given.accepted, given."unknown"
+      from imagemill.task_spend p
+      join imagemill.tasks t on t.id = p.task_id and t.round = p.round and t.completed_at is not null
+      cross join lateral unnest(p.days, p.lanes, p.accepted_by_day, p.unknown_by_day) as given (day, lane, accepted, "unknown")
+      union all
+      select (a.submitted_at at time zone 'UTC')::date, t.user_id, t.id, a.lane,
+             count(*) filter (where a.state <> 'unknown'), count(*) filter (where a.state = 'unknown')
+      from imagemill.tasks t
+      join imagemill.subtasks s on s.task_id = t.id
+      join imagemill.attempts a on a.subtask_id = s.id
+      where not exists (select from imagemill.task_spend p
+                        where p.task_id = t.id and p.round = t.round and t.completed_at is not null)
+        and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
+      group by 1, 2, 3, 4
+      union all
+      select day, user_id, task_id, lane, accepted, "unknown" from imagemill.spend_sums) as spent
+left join imagemill.users u on u.id = spent.user_id
+left join imagemill.tasks t on t.id = spent.task_id;
+comment on view imagemill.spend is 'What was paid for, or perhaps: submits by day, owner, task and lane, those of purged tasks included.';
+comment on column imagemill.spend.day is 'Day of the submits, in UTC.';
+comment on column imagemill.spend.task is 'Null: the task was purged.';
+comment on column imagemill.spend.accepted is 'Submits that the upstream accepted: each is billed.';
+comment on column imagemill.spend."unknown" is 'Submits of which nobody knows whether they were accepted: perhaps billed.';
+
+create or replace view imagemill.double_paid as
+select s.task_id, t.name as task, u.username as owner, s.cell, s.status, g.accepted, g."unknown", g.states, g.upstream_ids, s.id
+from (select a.subtask_id, count(*) filter (where a.state <> 'unknown') as accepted, count(*) filter (where a.state = 'unknown') as "unknown",
+             array_agg(a.state order by a.ordinal) as states,
+             array_agg(a.upstream_id order by a.ordinal) as upstream_ids
+      from imagemill.attempts a
+      where a.subtask_id in (select b.subtask_id from imagemill.attempts b where b.ordinal > 1)
+        and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
+      group by a.subtask_id having count(*) > 1) g
+join imagemill.subtasks s on s.id = g.subtask_id
+join imagemill.tasks t on t.id = s.task_id
+join imagemill.users u on u.id = t.user_id;
+comment on view imagemill.double_paid is 'Cells of which more than one submit was accepted, or may have been: new attempts that a policy allowed, and nothing else.';
+comment on column imagemill.double_paid.states is 'Their attempts that were billed or may have been, in order: failed and timed_out allow another; unknown and abandoned only if on_unknown_submit or on_poll_limit says resubmit, or a person did.';
+
+create or replace view imagemill.axis_overview as
+select s.task_id, given.number - 1 as axis, t.axes -> (given.number - 1)::integer ->> 'name' as name, given.index as value_index,
+       imagemill.value_label(t.axes -> (given.number - 1)::integer -> 'values' -> given.index) as value,
+       count(*) as cells, count(*) filter (where s.status = 'completed') as completed, count(*) filter (where s.status = 'failed') as failed,
+       round(100.0 * count(*) filter (where s.status = 'failed') / count(*), 1) as failed_percent,
+       count(s.rating) as rated, round(avg(s.rating), 2) as average_rating
+from imagemill.subtasks s
+join imagemill.tasks t on t.id = s.task_id
+cross join lateral unnest(s.variable_indices) with ordinality as given (index, number)
+where not t.is_deleted
+group by s.task_id, given.number, given.index, t.axes;
+comment on view imagemill.axis_overview is 'Each value of each axis: its cells, how many failed, and how they are rated. Ask for one task.';
+comment on column imagemill.axis_overview.axis is 'Its number, from 0.';
+comment on column imagemill.axis_overview.value_index is 'Its place on the axis, from 0: equal values stay apart.';
+comment on column imagemill.axis_overview.average_rating is 'Of the cells that are rated; null: none is.';
+
+create or replace function imagemill.find_stuck() returns table (reason text, task_id uuid, cell integer, subtask_id uuid, lane text,
+                                                               worker text, since timestamptz)
+language sql stable security definer set search_path = pg_catalog set jit = off rows 10
+begin atomic
+with open_cells as (
+    select task_id, count(*) as cells from imagemill.subtasks where completed_at is null group by task_id
+), open_jobs as (
+    select imagemill.as_uuid("group") as task_id, sum(jobs) as jobs
+    from (select metadata -> 'group' as "group", count(*) as jobs from apalis.jobs
+          where status = 'Pending' and job_type like 'imagemill.%' and job_type = 'imagemill.generate_image' group by 1
+          union all
+          select metadata -> 'group', count(*) from apalis.jobs
+          where lock_by is not null and status = 'Running' and job_type = 'imagemill.generate_image' group by 1) as given
+    group by 1
+), found as (
+    select 'an open cell has no open job: nobody will run it' as reason, s.task_id, s.cell, s.id as subtask_id, null::text as worker,
+           s.lane, s.updated_at as since
+    from open_cells o
+    left join open_jobs j using (task_id)
+    join imagemill.subtasks s on s.task_id = o.task_id and s.completed_at is null
+    where o.cells <> coalesce(j.jobs, 0)
+      and not exists (select from apalis.jobs k where k.job_type = 'imagemill.generate_image' and k.idempotency_key = s.id::text
+                                                  and k.status in ('Pending', 'Running'))
+    union all
+    select 'an open cell belongs to a task that has ended', s.task_id, s.cell, s.id, null, s.lane, s.updated_at
+    from open_cells o
+    join imagemill.tasks t on t.id = o.task_id and t.completed_at is not null
+    join imagemill.subtasks s on s.task_id = o.task_id and s.completed_at is null
+    union all
+    select 'an attempt is open, and no job will go on with it', s.task_id, s.cell, s.id, a.worker, a.lane, a.submitted_at
+    from imagemill.attempts a
+    join imagemill.subtasks s on s.id = a.subtask_id
+    where a.finished_at is null
+      and not exists (select from apalis.jobs k where k.job_type = 'imagemill.generate_image' and k.idempotency_key = a.subtask_id::text
+                                                  and k.status in ('Pending', 'Running'))
+    union all
+    select 'the answer to a submit is overdue, and its attempt is still open', s.task_id, s.cell, s.id, a.worker, a.lane, a.answer_until
+    from imagemill.attempts a
+    join imagemill.subtasks s on s.id = a.subtask_id
+    where a.finished_at is null and a.state = 'submitting' and a.answer_until < now()
+    union all
+    select 'all its cells have ended, and nothing will complete the task', t.id, null, null, null, null, t.updated_at
+    from imagemill.tasks t
+    where t.status in ('pending', 'processing')
+      and not exists (select from imagemill.subtasks s where s.task_id = t.id and s.completed_at is null)
+      and not exists (select from apalis.jobs k where k.job_type = 'imagemill.complete_task'
+                                                  and k.idempotency_key = t.id || ':' || t.round and k.status in ('Pending', 'Running'))
+    union all
+    select format('its job has ended %s workers: at 5 it fails as crash_loop', k.metadata -> 'crashes'),
+           imagemill.as_uuid(k.metadata -> 'group'), s.cell, s.id, k.lock_by, s.lane, k.run_at
+    from apalis.jobs k
+    left join imagemill.subtasks s on s.id = imagemill.as_uuid(k.idempotency_key)
+    where k.status = 'Pending' and k.job_type like 'imagemill.%' and k.metadata ? 'solitary'
+    union all
+    select 'a worker has given no beat for two leases, and none has rescued it', null, null, null, w.id, null, w.last_seen
+    from apalis.workers w
+    join imagemill.incarnations i on i.name = w.id
+    where w.worker_type = 'imagemill' and w.last_seen + 2 * coalesce(i.lease, interval '15 s') < clock_timestamp()
+    union all
+    select 'cells wait, and no worker is alive', null, null, null, null, l.lane, due.run_at
+    from imagemill.lanes l
+    cross join lateral (select j.run_at from apalis.jobs j
+                        where j.job_type = 'imagemill.generate_image' and j.status = 'Pending' and j.job_type like 'imagemill.%'
+                          and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane and j.run_at <= now()
+                        order by j.run_at, j.id limit 1) as due
+    where not exists (select from apalis.workers w join imagemill.incarnations i on i.name = w.id
+                      where w.worker_type = 'imagemill' and w.last_seen + coalesce(i.lease, interval '15 s') > clock_timestamp())
+)
+select f.reason, f.task_id, f.cell, f.subtask_id, f.lane, f.worker, f.since from found f;
+end;
+comment on function imagemill.find_stuck is 'What the view stuck shows. A function, since to compile so many looks would take longer than they do.';
+
+create or replace view imagemill.stuck as
+select f.reason, now() - f.since as age, t.name as task, f.cell, f.lane, f.worker, f.task_id, f.subtask_id, f.since
+from imagemill.find_stuck() f
+left join imagemill.tasks t on t.id = f.task_id;
+comment on view imagemill.stuck is 'What should not be, each with the reason. Empty: all is well. For a moment, between two commits, something may show that is gone at the next look.';

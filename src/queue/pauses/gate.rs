@@ -1,0 +1,130 @@
+//! What a process knows of its lanes before PostgreSQL does.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::PauseReason;
+
+/// A refused poll that follows another one so soon says nothing new: thousands may be polled.
+const NEWS: Duration = Duration::from_secs(1);
+
+/// The lanes of one process.
+#[derive(Debug)]
+pub(in crate::queue) struct Gate {
+    lanes: Mutex<HashMap<String, Lane>>,
+    /// When a poll was last refused, by lane and reason.
+    refused: Mutex<HashMap<(String, PauseReason), Instant>>,
+    token_hash: RwLock<Arc<str>>,
+    /// Told when a pause of this process's token was met.
+    met: Notify,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Lane {
+    /// How many pauses this process has begun to write; what was begun before one does not submit after it.
+    epoch: u64,
+    /// How many of them are being written.
+    writing: usize,
+}
+
+/// A pause that is being written: until this goes, no POST of the lane is begun here.
+#[derive(Debug)]
+pub(super) struct Writing<'a> {
+    gate: &'a Gate,
+    lane: String,
+}
+
+impl Gate {
+    pub(in crate::queue) fn new(token_hash: &str) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            refused: Mutex::default(),
+            token_hash: RwLock::new(token_hash.into()),
+            met: Notify::new(),
+        }
+    }
+
+    /// Stops the lane in this process at once.
+    pub(super) fn stop(&self, lane: &str) -> Writing<'_> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lanes.entry(lane.to_owned()).or_default();
+        state.epoch += 1;
+        state.writing += 1;
+        Writing { gate: self, lane: lane.to_owned() }
+    }
+
+    /// What [`Gate::stop`] counts; none: a pause is being written just now.
+    pub(super) fn epoch(&self, lane: &str) -> Option<u64> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        match lanes.get(lane) {
+            Some(state) if state.writing > 0 => None,
+            Some(state) => Some(state.epoch),
+            None => Some(0),
+        }
+    }
+
+    /// Whether a refused poll is to be written down.
+    pub(super) fn is_news(&self, lane: &str, reason: PauseReason) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let before = refused.get(&(lane.to_owned(), reason)).copied();
+        let is_news = before.is_none_or(|before| now.duration_since(before) >= NEWS);
+        if is_news {
+            refused.insert((lane.to_owned(), reason), now);
+        }
+        is_news
+    }
+
+    /// Hash of the token that this process submits with; empty: it has none.
+    pub(in crate::queue) fn token_hash(&self) -> Arc<str> {
+        Arc::clone(&self.token_hash.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces it. Returns the one before.
+    pub(super) fn replace_token(&self, token_hash: &str) -> Arc<str> {
+        let mut current = self.token_hash.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, token_hash.into())
+    }
+
+    /// Tells whoever looks after the pauses that one was met.
+    pub(super) fn tell(&self) {
+        self.met.notify_one();
+    }
+
+    /// Waits for that.
+    pub(super) async fn told(&self) {
+        self.met.notified().await;
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut lanes = self.gate.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = lanes.get_mut(&self.lane) {
+            state.writing -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_begun_before_a_pause_is_told_from_what_comes_after() {
+        let gate = Gate::new("");
+        let before = gate.epoch("prod");
+        assert_eq!(before, Some(0));
+        let writing = gate.stop("prod");
+        assert_eq!(gate.epoch("prod"), None);
+        assert_eq!(gate.epoch("ops"), Some(0));
+        drop(writing);
+        assert_ne!(gate.epoch("prod"), before);
+        assert!(gate.epoch("prod").is_some());
+    }
+}

@@ -1,0 +1,155 @@
+//! Probes, and the engine's side of pauses.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Call, Holds, Observation, OwnPause, Said, look};
+use crate::queue::{claim, engine::Engine, error::QueueError, incarnation, job::Job, ledger::Submit};
+
+impl Engine {
+    /// Writes down what a call told of its lane, at once; repeats it until it stands. From the first moment on no POST that the
+    /// pause would hold is begun in this process.
+    ///
+    /// # Errors
+    /// What PostgreSQL refuses for its content, or any error once the grace is over.
+    pub async fn observe(&self, observation: Observation) -> Result<(), QueueError> {
+        let gate = &self.shared.gate;
+        if let (Call::Poll, Said::Refused { reason, .. }) = (observation.call, &observation.said)
+            && !gate.is_news(&observation.lane, *reason)
+        {
+            return Ok(());
+        }
+        let pauses = match &observation.said {
+            Said::Refused { .. } => *observation.token_hash == *gate.token_hash(),
+            Said::Throttled { .. } => true,
+            Said::Error { .. } | Said::Works { .. } => false,
+        };
+        let writing = pauses.then(|| gate.stop(&observation.lane));
+        let done = self.persist(|| self.observations.join(observation.clone())).await;
+        drop(writing);
+        if pauses {
+            gate.tell();
+        }
+        done
+    }
+
+    /// What tells whether the lane was stopped in this process since; none: it is being stopped just now.
+    pub fn lane_epoch(&self, lane: &str) -> Option<u64> {
+        self.shared.gate.epoch(lane)
+    }
+
+    /// Tells that a pause was met, so that it is looked after.
+    pub fn met_pause(&self) {
+        self.shared.gate.tell();
+    }
+
+    /// Whether a submit would be held now.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn is_held(&self, submit: &Submit) -> Result<bool, QueueError> {
+        let holds = self.connections().statement(async |connection| Ok(Holds::ask(connection, &[submit]).await?)).await?;
+        Ok(holds.of(submit).why.is_some())
+    }
+
+    /// Waits until a pause was met.
+    pub async fn pause_met(&self) {
+        self.shared.gate.told().await;
+    }
+
+    /// From here on this process submits with another token: what holds the one before holds it no longer.
+    ///
+    /// # Errors
+    /// See [`QueueError`]; the claimer knows the new token all the same.
+    pub async fn use_token(&self, token_hash: &str) -> Result<(), QueueError> {
+        let before = self.shared.gate.replace_token(token_hash);
+        let worker = self.shared.incarnation();
+        let written = self
+            .persist(|| {
+                self.connections().transaction(async |connection| {
+                    look::lock_token(connection, &before).await?;
+                    incarnation::set_token(connection, &worker, token_hash).await?;
+                    if *before != *token_hash {
+                        look::forget_token(connection, &before).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await;
+        self.shared.wake.look();
+        written
+    }
+
+    /// The pauses that name the token of this process.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn own_pauses(&self) -> Result<Vec<OwnPause>, QueueError> {
+        look::of_token(self.connections(), &self.shared.gate.token_hash()).await
+    }
+
+    /// Takes away pauses that ended by themselves long ago, and those of tokens that nobody holds any more.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn forget_stale_pauses(&self) -> Result<(), QueueError> {
+        look::forget_stale(self.connections()).await
+    }
+
+    /// Takes the probe of a lane for the whole fleet, if it is due and nothing else holds the lane: the next is due after the
+    /// interval, whatever becomes of this one.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn take_probe(&self, lane: &str, interval: Duration) -> Result<bool, QueueError> {
+        let token_hash = self.shared.gate.token_hash();
+        let taken = self
+            .connections()
+            .statement(async |connection| {
+                let query = sqlx::query(
+                    "update imagemill.pauses p set probe_at = now() + make_interval(secs => $3)
+                     where p.lane = $1 and p.token_hash = $2 and p.reason in ('auth', 'payment') and p.probe_at <= now()
+                       and not exists (select from imagemill.pauses o
+                                       where o.lane = p.lane and o.token_hash in ('', $2)
+                                         and case when o.reason in ('auth', 'payment') then o.probe_at > now()
+                                                  else o.until is null or o.until > now() end)",
+                );
+                let query = query.bind(lane).bind(&*token_hash).bind(interval.as_secs_f64());
+                Ok(query.execute(connection).await?.rows_affected())
+            })
+            .await?;
+        Ok(taken > 0)
+    }
+
+    /// An id that the upstream should know: of an attempt of the lane that is being polled.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn known_id(&self, lane: &str) -> Result<Option<String>, QueueError> {
+        self.connections()
+            .statement(async |connection| {
+                let query = sqlx::query_scalar(
+                    "select upstream_id from imagemill.attempts
+                     where lane = $1 and finished_at is null and state = 'accepted' limit 1",
+                );
+                Ok(query.bind(lane).fetch_optional(connection).await?)
+            })
+            .await
+    }
+
+    /// Claims one cell of a paused lane, to try whether it is taken.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn claim_probe(&self, queue: &str, lane: &str) -> Result<Option<Job>, QueueError> {
+        let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
+        if self.is_stopping() || !served.lanes.iter().any(|known| known == lane) {
+            return Ok(None);
+        }
+        let worker: Arc<str> = self.shared.incarnation();
+        let job = claim::claim_probe(self.connections(), served, &worker, lane).await?;
+        if let Some(job) = &job {
+            self.shared.hold(job);
+        }
+        Ok(job)
+    }
+}

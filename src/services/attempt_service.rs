@@ -1,0 +1,88 @@
+//! Attempts of which it is not known whether they were paid for: unknown is not the end.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{actor::Actor, context::Context, error::ServiceError};
+use crate::{
+    crud::{
+        audit::{self, NewAudit},
+        retries, subtasks,
+    },
+    models::Permission,
+    queue::ledger,
+};
+
+pub use crate::queue::ledger::{Resolution, UnknownAttempt};
+
+/// Unknown attempts, oldest first; of one task, if one is named.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn list_unknown_attempts(
+    context: &Context,
+    actor: &Actor,
+    task: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<UnknownAttempt>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.reader().await?;
+    let cells = match task {
+        None => None,
+        Some(task) => {
+            let cells = subtasks::get_by_task(&mut connection, task).await?;
+            if cells.is_empty() {
+                return Err(ServiceError::NotFound { what: "task", id: task.to_string() });
+            }
+            Some(cells.into_iter().map(|cell| cell.id).collect::<Vec<_>>())
+        }
+    };
+    Ok(ledger::unknown(&mut connection, cells.as_deref(), limit).await?)
+}
+
+/// Says of an unknown attempt what the upstream's bill says. With an id its cell, if it failed for it, is polled by a worker's next
+/// sweep, and nothing is paid; not billed, it may be retried at once; billed, a retry pays again. The cell itself stays as it is.
+///
+/// # Errors
+/// See [`ServiceError`]; nothing is changed then.
+pub async fn resolve_attempt(
+    context: &Context,
+    actor: &Actor,
+    cell: Uuid,
+    ordinal: i32,
+    resolution: &Resolution,
+) -> Result<(), ServiceError> {
+    let missing = || ServiceError::NotFound { what: "unknown attempt", id: format!("{cell}/{ordinal}") };
+    let said = match resolution {
+        Resolution::UpstreamId(id) => {
+            // As the submit reads them: it goes into a path.
+            if id.is_empty() || id.len() > 200 || !id.chars().all(|character| character.is_ascii_graphic()) {
+                return Err(ServiceError::Usage(format!("{id:?} is no upstream id: 1 to 200 printable characters, no space")));
+            }
+            json!({ "upstream_id": id })
+        }
+        Resolution::NotBilled => json!({ "billed": false }),
+        Resolution::Billed => json!({ "billed": true }),
+    };
+    let mut transaction = context.begin().await?;
+    let (_, owner) = retries::lock_cell(&mut transaction, cell).await?.ok_or_else(missing)?;
+    actor.require_manage(owner)?;
+    let note = format!("resolved by {}", actor.username);
+    if !ledger::resolve(&mut transaction, cell, ordinal, resolution, &note).await? {
+        return Err(missing());
+    }
+    if *resolution == Resolution::NotBilled {
+        retries::uncount_attempt(&mut transaction, cell).await?;
+    }
+    let subject = format!("subtask/{cell}");
+    let action = NewAudit {
+        who: &actor.username,
+        what: "resolve_attempt",
+        subject: &subject,
+        old_value: Some(json!({ "ordinal": ordinal, "state": "unknown" })),
+        new_value: Some(said),
+    };
+    audit::insert(&mut transaction, &action).await?;
+    transaction.commit().await?;
+    Ok(())
+}

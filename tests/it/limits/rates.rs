@@ -1,0 +1,47 @@
+//! Submits a second.
+
+use imagemill::simulator::{SimulatorOptions, Span};
+use rustix::process::Signal;
+
+use super::{accepted, change_lane, most_in_a_second};
+use crate::support::World;
+
+#[tokio::test]
+async fn no_second_has_more_submits_than_rate_and_burst() {
+    let options = SimulatorOptions { pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
+    let world = World::with(options).await;
+    change_lane(&world, "submits_per_second = 20, burst = 6, max_in_flight = 1000").await;
+    world.create(100).await;
+    let mut workers =
+        [world.worker(&["--concurrency", "20"]), world.worker(&["--concurrency", "20"]), world.worker(&["--concurrency", "20"])];
+    world.until("select count(*) >= 20 from imagemill.subtasks where status = 'completed'").await;
+    workers[0].kill();
+    workers[1].signal(Signal::TERM);
+    let more = world.worker(&[]);
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    let ledger = world.simulator.ledger();
+    let most = most_in_a_second(&ledger);
+    assert!(most <= 26, "{most} submits within a second");
+    // The rate was what was waited for: a hundred at once would all be within a second.
+    let accepted = accepted(&ledger);
+    let whole = *accepted.last().expect("a submit") - *accepted.first().expect("a submit");
+    assert!(whole.num_milliseconds() > 3_000, "100 submits in {whole}");
+    drop((workers, more));
+    world.assert_ledgers_agree().await;
+}
+
+#[tokio::test]
+async fn a_slow_rate_without_burst_keeps_submits_apart_and_a_raise_is_obeyed() {
+    let options = SimulatorOptions { pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
+    let world = World::with(options).await;
+    change_lane(&world, "submits_per_second = 2, burst = 1").await;
+    world.create(30).await;
+    let workers = [world.worker(&[]), world.worker(&[])];
+    world.until("select count(*) >= 4 from imagemill.subtasks where status = 'completed'").await;
+    let before = world.simulator.ledger();
+    assert!(most_in_a_second(&before) <= 3, "{:?}", accepted(&before));
+    change_lane(&world, "submits_per_second = null").await;
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    drop(workers);
+    world.assert_settled().await;
+}

@@ -1,0 +1,82 @@
+//! Whose turn it is.
+
+use imagemill::{
+    crud::users,
+    services::{actor::Actor, task_service::create_task},
+    simulator::{SimulatorOptions, Span},
+};
+use uuid::Uuid;
+
+use super::{change_lane, definition};
+use crate::support::{World, eventually};
+
+/// Jobs that run, by task, oldest task first.
+async fn running(world: &World) -> Vec<i64> {
+    let statement = "select count(*) filter (where j.lock_by is not null) from imagemill.tasks t
+                     join apalis.jobs j on j.metadata -> 'group' = t.id::text and j.job_type = 'imagemill.generate_image'
+                     group by t.id order by t.id";
+    sqlx::query_scalar(statement).fetch_all(world.pool()).await.expect("count what runs")
+}
+
+/// A world whose jobs do not end.
+async fn endless() -> World {
+    World::with(SimulatorOptions { duration: Span::fixed(300_000), ..SimulatorOptions::default() }).await
+}
+
+async fn until_full(world: &World, places: usize) {
+    eventually("the lane is full", || async { world.simulator.ledger().len() == places }).await;
+}
+
+async fn another_owner(world: &World) -> Actor {
+    let mut connection = world.pool().acquire().await.expect("a connection");
+    assert!(users::insert(&mut connection, Uuid::now_v7(), "another", None, &["admin".to_owned()]).await.expect("insert"));
+    Actor::from(users::get_by_username(&mut connection, "another").await.expect("read").expect("the user"))
+}
+
+#[tokio::test]
+async fn two_tasks_of_one_owner_share_by_priority() {
+    let world = endless().await;
+    change_lane(&world, "max_in_flight = 18").await;
+    for (name, priority) in [("low", 1), ("high", 8)] {
+        create_task(&world.context, &world.actor, &definition(&world, name, 50, priority)).await.expect("create the task");
+    }
+    let worker = world.worker(&[]);
+    until_full(&world, 18).await;
+    assert_eq!(running(&world).await, [2, 16]);
+    drop(worker);
+}
+
+#[tokio::test]
+async fn owners_share_equally_however_many_tasks_they_have() {
+    let world = endless().await;
+    let another = another_owner(&world).await;
+    change_lane(&world, "max_in_flight = 4").await;
+    for name in ["first", "second"] {
+        create_task(&world.context, &world.actor, &definition(&world, name, 50, 8)).await.expect("create the task");
+    }
+    let worker = world.worker(&[]);
+    until_full(&world, 4).await;
+    assert_eq!(running(&world).await, [2, 2]);
+    // Who comes later gets the next places until all have the same.
+    create_task(&world.context, &another, &definition(&world, "third", 50, 1)).await.expect("create the task");
+    change_lane(&world, "max_in_flight = 8").await;
+    until_full(&world, 8).await;
+    assert_eq!(running(&world).await, [2, 2, 4]);
+    change_lane(&world, "max_in_flight = 10").await;
+    until_full(&world, 10).await;
+    assert_eq!(running(&world).await, [3, 2, 5]);
+    drop(worker);
+}
+
+#[tokio::test]
+async fn what_one_group_does_not_have_goes_to_the_others() {
+    let world = endless().await;
+    change_lane(&world, "max_in_flight = 12").await;
+    for (name, cells) in [("one", 1), ("two", 2), ("many", 50)] {
+        create_task(&world.context, &world.actor, &definition(&world, name, cells, 1)).await.expect("create the task");
+    }
+    let worker = world.worker(&[]);
+    until_full(&world, 12).await;
+    assert_eq!(running(&world).await, [1, 2, 9]);
+    drop(worker);
+}

@@ -1,0 +1,39 @@
+//! Pauses: who stops, for how long, what tries again, and what goes on.
+
+mod fleet;
+mod rate;
+mod tokens;
+
+use imagemill::simulator::Simulator;
+use sha2::{Digest as _, Sha256};
+
+use crate::support::World;
+
+/// As rows and the simulator know a token.
+fn hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token.as_bytes()))[..8].to_owned()
+}
+
+/// From now on the simulator answers this token with this status, at submits and polls.
+fn refuse(simulator: &Simulator, token: &str, status: u16) {
+    let refused = [(hash(token), status)];
+    simulator.control(|options| options.refused_tokens.extend(refused)).expect("sound options");
+}
+
+/// From now on it takes every token again.
+fn take_all(simulator: &Simulator) {
+    simulator.control(|options| options.refused_tokens.clear()).expect("sound options");
+}
+
+/// No cell failed, no attempt was counted that was not made, nothing is paused any more, and each pause's beginning and end is
+/// in the audit.
+async fn assert_unharmed(world: &World, cells: i64) {
+    assert_eq!(world.cells().await, format!("completed: {cells}"));
+    assert_eq!(world.number("select sum(attempt_count)::bigint from imagemill.subtasks").await, cells);
+    assert_eq!(world.number("select count(*) from imagemill.pauses").await, 0, "pauses");
+    let begun = "select count(*) from imagemill.audit where who = 'system' and what = 'pause_lane' and subject = 'lane/prod'";
+    let ended = "select count(*) from imagemill.audit where who = 'system' and what = 'resume_lane' and subject = 'lane/prod'";
+    assert!(world.number(begun).await >= 1, "no pause's beginning in the audit");
+    assert!(world.number(ended).await >= 1, "no pause's end in the audit");
+    world.assert_settled().await;
+}

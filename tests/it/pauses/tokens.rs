@@ -1,0 +1,172 @@
+//! A token that is not taken stops its holders, costs no attempt, and is tried by one probe at a time.
+
+use imagemill::simulator::{SimulatorOptions, Span};
+
+use super::{assert_unharmed, hash, refuse, take_all};
+use crate::support::{Process, TOKEN, World, eventually};
+
+/// A pause of the lane `prod` that names the token of these tests.
+const PAUSED: &str = "select exists (select from imagemill.pauses where lane = 'prod' and reason = 'auth' and token_hash <> '')";
+
+/// Submits that were begun more than a second after the first pause was.
+const LATE: &str = "select count(*) from imagemill.attempts
+    where submitted_at > (select min(at) from imagemill.audit where what = 'pause_lane') + interval '1 second'";
+
+/// A simulator that takes any token that it is not told to refuse.
+fn options() -> SimulatorOptions {
+    SimulatorOptions { submit_latency: Span::fixed(50), duration: Span::fixed(300), ..SimulatorOptions::default() }
+}
+
+fn take_any(world: &World) {
+    world.simulator.control(|options| options.token = None).expect("sound options");
+}
+
+#[tokio::test]
+async fn a_token_that_dies_in_mid_run_stops_every_worker_and_costs_nothing() {
+    let world = World::with(options()).await;
+    world.create(300).await;
+    let workers: Vec<Process> = (0..3).map(|_| world.worker(&["--concurrency", "10"])).collect();
+    eventually("cells are under way", || async { world.simulator.stats().accepted > 40 }).await;
+    refuse(&world.simulator, TOKEN, 401);
+    world.until(PAUSED).await;
+    // What was accepted is polled on, and each probe is a poll of it: so no submit is begun any more, by nobody.
+    let polls = world.simulator.stats().polls;
+    eventually("accepted cells are polled on", || async { world.simulator.stats().polls > polls + 30 }).await;
+    world.until("select count(*) = 1 and bool_and(probe_at - since > interval '3 seconds') from imagemill.pauses").await;
+    assert_eq!(world.number(LATE).await, 0, "submits with a dead token");
+    let out = world.number("select count(*) from imagemill.attempts where state = 'turned_away'").await;
+    assert!(out <= 30, "{out} submits met the dead token, and 30 at most were out");
+    take_all(&world.simulator);
+    world.until("select bool_and(status = 'completed') from imagemill.subtasks").await;
+    world.until("select bool_and(completed_at is not null) from imagemill.tasks").await;
+    drop(workers);
+    world.until("select not exists (select from imagemill.pauses)").await;
+    assert_eq!(world.cells().await, "completed: 300");
+}
+
+#[tokio::test]
+async fn without_a_known_id_one_submit_an_interval_is_the_probe_of_the_whole_fleet() {
+    let mut world = World::with(options()).await;
+    world.set("upstream.probe_interval", "700ms");
+    refuse(&world.simulator, TOKEN, 401);
+    world.create(200).await;
+    let workers: Vec<Process> = (0..3).map(|_| world.worker(&["--concurrency", "10", "--until-empty"])).collect();
+    world
+        .until(
+            "select count(*) >= 4 from imagemill.attempts
+                 where submitted_at > (select min(at) from imagemill.audit where what = 'pause_lane') + interval '1 second'",
+        )
+        .await;
+    let too_close = "select count(*) from (
+            select submitted_at - lag(submitted_at) over (order by submitted_at) as gap from imagemill.attempts
+            where submitted_at > (select min(at) from imagemill.audit where what = 'pause_lane') + interval '1 second') as late
+        where gap < interval '650 milliseconds'";
+    assert_eq!(world.number(too_close).await, 0, "two probes in one interval");
+    let why: String = sqlx::query_scalar("select why from imagemill.pauses").fetch_one(world.pool()).await.expect("the pause");
+    assert!(why.contains("401") && why.contains("the simulator answers with 401"), "{why}");
+    take_all(&world.simulator);
+    for mut worker in workers {
+        assert!(worker.wait().await.success(), "{}", worker.log());
+        assert!(!worker.log().contains(TOKEN), "the token is in the log");
+    }
+    assert_unharmed(&world, 200).await;
+}
+
+#[tokio::test]
+async fn of_two_tokens_the_one_that_lives_goes_on() {
+    let world = World::with(options()).await;
+    take_any(&world);
+    refuse(&world.simulator, "a-dead-token", 402);
+    world.create(200).await;
+    let dead = world.worker_with(&[("IMAGEMILL_UPSTREAM__API_TOKEN", "a-dead-token")], &["--concurrency", "10"]);
+    world.until("select exists (select from imagemill.pauses where reason = 'payment')").await;
+    let mut alive = world.worker(&["--concurrency", "10", "--until-empty"]);
+    assert!(alive.wait().await.success(), "{}", alive.log());
+    assert_eq!(world.cells().await, "completed: 200");
+    let named: Vec<String> =
+        sqlx::query_scalar("select token_hash from imagemill.pauses").fetch_all(world.pool()).await.expect("the pauses");
+    assert_eq!(named, [hash("a-dead-token")]);
+    let holders =
+        "select count(*) from imagemill.incarnations i join imagemill.pauses p using (token_hash) where ended_at is null";
+    assert_eq!(world.number(holders).await, 1, "the worker that holds it");
+    drop(dead);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
+    let mut world = World::with(options()).await;
+    take_any(&world);
+    refuse(&world.simulator, "a-dead-token", 403);
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, "a-dead-token\n").expect("write the token");
+    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    // No probe in this test: it is the file that ends the pause.
+    world.set("upstream.probe_interval", "1h");
+    world.create(100).await;
+    let workers: Vec<Process> = (0..2).map(|_| world.worker(&["--concurrency", "10", "--until-empty"])).collect();
+    world.until(PAUSED).await;
+    std::fs::write(&file, "").expect("begin to write the token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("write the token");
+    for mut worker in workers {
+        assert!(worker.wait().await.success(), "{}", worker.log());
+        assert!(!worker.log().contains("a-dead-token"), "the token is in the log");
+    }
+    assert_unharmed(&world, 100).await;
+    let hashes: Vec<Option<String>> = sqlx::query_scalar("select distinct token_hash from imagemill.incarnations")
+        .fetch_all(world.pool())
+        .await
+        .expect("hashes");
+    assert_eq!(hashes, [Some(hash(TOKEN))]);
+}
+
+#[tokio::test]
+async fn sighup_reads_the_token_again() {
+    let mut world = World::with(options()).await;
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, "one").expect("write the token");
+    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    let mut worker = world.worker(&[]);
+    world.until("select exists (select from imagemill.incarnations where token_hash is not null)").await;
+    std::fs::write(&file, "two").expect("write the token");
+    worker.signal(rustix::process::Signal::HUP);
+    eventually("the new token's hash in its row", || async {
+        let known: Option<String> =
+            sqlx::query_scalar("select token_hash from imagemill.incarnations").fetch_one(world.pool()).await.expect("the hash");
+        known == Some(hash("two"))
+    })
+    .await;
+    assert!(worker.is_running(), "{}", worker.log());
+}
+
+#[tokio::test]
+async fn a_prober_that_is_killed_is_followed_by_another() {
+    let mut world = World::with(options()).await;
+    world.set("upstream.probe_interval", "2s");
+    refuse(&world.simulator, TOKEN, 401);
+    world.create(40).await;
+    let mut workers: Vec<Process> = (0..2).map(|_| world.worker(&["--concurrency", "5"])).collect();
+    world.until(PAUSED).await;
+    // What was out at first is answered; then the prober's POST is out when it is killed.
+    world.until("select not exists (select from imagemill.attempts where state = 'submitting')").await;
+    world.simulator.control(|options| options.submit_latency = Span::fixed(20_000)).expect("sound options");
+    world
+        .until(
+            "select exists (select from imagemill.attempts a, imagemill.pauses p
+                            where a.state = 'submitting' and a.submitted_at > p.since + interval '1 second')",
+        )
+        .await;
+    let prober: i32 = sqlx::query_scalar(
+        "select pid from imagemill.incarnations i join imagemill.attempts a on a.worker = i.name where a.state = 'submitting'",
+    )
+    .fetch_one(world.pool())
+    .await
+    .expect("the prober");
+    let prober = workers.iter_mut().find(|worker| i64::from(worker.id()) == i64::from(prober)).expect("its process");
+    prober.kill();
+    world.simulator.control(|options| options.submit_latency = Span::fixed(50)).expect("sound options");
+    take_all(&world.simulator);
+    // All but the one whose submit was out.
+    world.until("select count(*) filter (where status = 'completed') >= 39 from imagemill.subtasks").await;
+    world.until("select not exists (select from imagemill.pauses)").await;
+}
