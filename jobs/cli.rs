@@ -141,6 +141,9 @@ pub(crate) enum TaskCommand {
         /// Say what would be created, and store nothing.
         #[arg(long)]
         dry_run: bool,
+        /// Take over pictures of your earlier tasks that were paid for with the same request.
+        #[arg(long)]
+        reuse: bool,
     },
     /// List tasks, newest first.
     List {
@@ -270,6 +273,14 @@ pub(crate) enum TaskCommand {
     ForceComplete {
         /// The task.
         id: Uuid,
+    },
+    /// Say why a cell is not running, and until when, where that is known.
+    Why {
+        /// The task.
+        id: Uuid,
+        /// The cell, from 0.
+        #[arg(long, value_name = "N")]
+        cell: i32,
     },
     /// Show a task's progress until it ends.
     Watch {

@@ -31,7 +31,7 @@ use imagemill::{
     services::{
         make_image::{ClientError, UpstreamClient},
         ratings::CellRating,
-        task_service::{Purge, Retry},
+        task_service::{CreateOptions, Purge, Retry},
     },
 };
 use secrecy::ExposeSecret as _;
@@ -174,8 +174,8 @@ async fn task(
         TaskCommand::Create { file, .. } => Some(commands::task_file::read(file, &loaded.settings.limits)?),
         _ => None,
     };
-    if let (TaskCommand::Create { dry_run: true, .. }, Some(definition)) = (&command, &definition) {
-        commands::task_create::plan(&loaded.settings.limits, definition, json, out)?;
+    if let (TaskCommand::Create { dry_run: true, reuse: false, .. }, Some(definition)) = (&command, &definition) {
+        commands::task_create::plan(&loaded.settings.limits, definition, None, json, out)?;
         return Ok(ExitCode::SUCCESS);
     }
     let ratings = match &command {
@@ -208,8 +208,12 @@ async fn task(
         (TaskCommand::Delete { id }, _) => commands::task_delete::delete(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Restore { id }, _) => commands::task_delete::restore(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Reuse { id }, _) => commands::task_reuse::reuse(context, actor, id, out).await.map(|()| 0),
-        (TaskCommand::Create { .. }, Some(definition)) => {
-            commands::task_create::create(context, actor, definition, json, out).await.map(|()| 0)
+        (TaskCommand::Create { dry_run: true, .. }, Some(definition)) => {
+            commands::task_create::plan_with_reuse(context, actor, definition, json, out).await.map(|()| 0)
+        }
+        (TaskCommand::Create { reuse, .. }, Some(definition)) => {
+            let options = CreateOptions { reuse };
+            commands::task_create::create(context, actor, definition, options, json, out).await.map(|()| 0)
         }
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
         (TaskCommand::List { all, limit }, _) => {
@@ -234,6 +238,7 @@ async fn task(
             commands::task_steer::force_complete(context, actor, id, json, out).await.map(|()| 0)
         }
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {
             let timeout = timeout.map(Duration::from_secs);

@@ -215,7 +215,8 @@ $$;
 comment on function imagemill.audit_lane is 'Writes what people change of a lane into the audit.';
 create trigger audit_lane
     after update of lane, max_in_flight, submits_per_second, burst, ramp_start, ramp_step, ramp_interval, ramp_idle_reset,
-                    polls_per_second, max_job_time, max_submits_per_day on imagemill.lanes
+                    polls_per_second, max_job_time, max_submits_per_day, rate_adapts, rate_floor, rate_step, rate_interval
+    on imagemill.lanes
     for each row execute function imagemill.audit_lane();
 create trigger audit_lane_rows after insert or delete on imagemill.lanes
     for each row execute function imagemill.audit_lane();

@@ -138,9 +138,12 @@ begin
            s.cell, s.id, s.status, s.result, s.result_file, s.error_kind, s.error, s.rating, s.seed, s.attempt_count, s.updated_at,
            pg_current_snapshot()::text
     from generate_series(from_position, least(v_wide * v_high, case when v_since is null then from_position + page_size else v_wide * v_high end) - 1) as p (at)
-    join imagemill.subtasks s
-      on s.task_id = task_matrix.task
-     and s.cell = v_base + (p.at % v_wide)::integer * v_x_stride + (p.at / v_wide)::integer * v_y_stride
+    -- Each cell by its key: `offset 0` keeps the planner, which cannot know how few they are, from reading the whole task.
+    cross join lateral (
+        select c.*, c.xmin from imagemill.subtasks c
+        where c.task_id = task_matrix.task
+          and c.cell = v_base + (p.at % v_wide)::integer * v_x_stride + (p.at / v_wide)::integer * v_y_stride
+        offset 0) as s
     -- A row's own transaction tells whether the cursor's snapshot saw it; a time would not, since a transaction may end long after
     -- the time that it writes. xmin has no epoch: what can be seen is the last of its number before the newest.
     where v_since is null

@@ -38,6 +38,7 @@ pub mod task_show;
 pub mod task_steer;
 pub mod task_wait;
 pub mod task_watch;
+pub mod task_why;
 mod terminal;
 pub mod top;
 mod upstream;

@@ -11,7 +11,7 @@ begin
         from pg_class c where c.relnamespace = 'imagemill'::regnamespace and c.relkind = 'v'
         union all
         select 'imagemill_reader', 'function', p.oid, p.oid::regprocedure::text, 'execute', null
-        from pg_proc p where p.pronamespace = 'imagemill'::regnamespace and p.prosecdef and p.proname in ('count_submits', 'find_stuck')
+        from pg_proc p where p.pronamespace = 'imagemill'::regnamespace and p.prosecdef and p.proname in ('count_submits', 'find_stuck', 'why_not_running')
         union all
         select role, 'schema', n.oid, n.nspname::text, 'usage', null
         from pg_namespace n, (values ('imagemill_reader', 'imagemill'), ('imagemill_producer', 'imagemill'), ('imagemill_producer', 'apalis'))

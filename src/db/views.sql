@@ -176,7 +176,8 @@ select s.task_id, t.name as task, u.username as owner, s.cell, s.status, imagemi
        a.worker, a.submitted_at, a.finished_at, s.rating, s.result, s.result_file, s.result_sha256,
        s.created_at, s.started_at, s.completed_at, s.id,
        (select string_agg(format('%s: %s', author.username, r.text), '; ' order by r.created_at)
-        from imagemill.remarks r join imagemill.users author on author.id = r.user_id where r.subtask_id = s.id) as remarks
+        from imagemill.remarks r join imagemill.users author on author.id = r.user_id where r.subtask_id = s.id) as remarks,
+       s.reused_from
 from imagemill.subtasks s
 join imagemill.tasks t on t.id = s.task_id
 join imagemill.users u on u.id = t.user_id
@@ -187,6 +188,7 @@ comment on column imagemill.subtask_details.position is 'Where it stands in the 
 comment on column imagemill.subtask_details.axis_values is 'The same as data: axis, name, index, value.';
 comment on column imagemill.subtask_details.prompts is 'Its own prompts, as they are sent: an empty value is left out.';
 comment on column imagemill.subtask_details.upstream_id is 'Of its last attempt.';
+comment on column imagemill.subtask_details.reused_from is 'The cell for which its picture was paid; null: itself.';
 
 create or replace view imagemill.failures as
 select g.task_id, t.name as task, u.username as owner, g.error_kind, g.cells, g.latest_at,

@@ -23,6 +23,15 @@ pub fn request_sha256(body: &Value) -> String {
     sha256(body)
 }
 
+/// The same of the body without its seed: what two random pictures of one combination have in common.
+pub fn unseeded_sha256(body: &Value) -> String {
+    let mut body = body.clone();
+    if let Some(body) = body.as_object_mut() {
+        body.remove("seed");
+    }
+    sha256(&body)
+}
+
 fn sha256(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);

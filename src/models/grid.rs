@@ -105,6 +105,13 @@ impl Plan {
         Some(combination * copies + copy)
     }
 
+    /// Whether the seed of a cell with these indices is drawn, and not given.
+    pub fn draws_seed(&self, variable_indices: &[i32]) -> bool {
+        let mut values = SettingValues { indices: variable_indices.iter().skip(self.prompt_axes) };
+        values.next(&self.settings.ratio);
+        matches!(values.next(&self.settings.seed), None | Some(0))
+    }
+
     fn place(&self, ordinal: i32) -> (Vec<i32>, i32) {
         let copies = self.settings.batch_size;
         let mut rest = ordinal / copies;

@@ -26,14 +26,14 @@ mod task_input;
 mod tests;
 
 pub use axis::{Axis, prompt_label, value_label};
-pub use canonical::{input_sha256, request_sha256};
+pub use canonical::{input_sha256, request_sha256, unseeded_sha256};
 pub use fault::{Fault, Faults};
 pub use grid::{Cell, Plan, plan};
 pub use matrix::{MatrixAxis, MatrixQuery};
 pub use prompt::{ConstantPrompt, Prompt, PromptKind, VariablePrompt};
 pub use prompt_reader::validate_prompts;
 pub use ratio::{Ratio, RatioError};
-pub use request_body::{ExpandError, RequestCell, expanded_prompts, request_body};
+pub use request_body::{ExpandError, RequestCell, expanded_prompts, may_share_cells, request_body};
 pub use role::{Permission, Role, UnknownRole, permissions};
 pub use seed::{MAX_SEED, copy_seed, random_seed};
 pub use setting::{Setting, Settings};

@@ -97,6 +97,26 @@ pub fn expanded_prompts(prompts: &[Prompt], variable_indices: &[i32]) -> Result<
     Ok(expanded)
 }
 
+/// Whether cells of these two lists of prompts may have a body in common: nothing that is in every cell of one is in no cell of
+/// the other. A quick look, before cells are compared one by one.
+pub fn may_share_cells(left: &[Prompt], right: &[Prompt]) -> bool {
+    fits_in(left, right) && fits_in(right, left)
+}
+
+fn fits_in(prompts: &[Prompt], others: &[Prompt]) -> bool {
+    let known: Vec<Value> = others.iter().flat_map(values).map(expanded_prompt).collect();
+    prompts
+        .iter()
+        .all(|prompt| values(prompt).iter().any(|value| value.value.is_empty() || known.contains(&expanded_prompt(value))))
+}
+
+fn values(prompt: &Prompt) -> &[ConstantPrompt] {
+    match prompt {
+        Prompt::Constant(constant) => std::slice::from_ref(constant),
+        Prompt::Variable(variable) => &variable.values,
+    }
+}
+
 /// The whole body of the submit of one cell.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use super::{
     connections::Connections,
     error::QueueError,
     group::Group,
-    incarnation,
+    incarnation::{self, Serving},
     job::Job,
     ledger, listen,
     pauses::{Gate, ObservationWriter},
@@ -107,7 +107,8 @@ impl Engine {
         };
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
-        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash)).await?;
+        let serving = Serving::of(&queues);
+        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash), &serving).await?;
         drop(connection);
         let wake = Arc::new(Wake::default());
         let mut writers = HashMap::new();
@@ -128,6 +129,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             gate: Gate::new(&options.token_hash),
             options,
+            serving,
             wake,
             stop: CancellationToken::new(),
             grace_over: CancellationToken::new(),

@@ -5,10 +5,30 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::connections::Connections;
+use super::{connections::Connections, engine::Queue};
 
 /// `worker_type` of our rows in `apalis.workers`, by which they are told from those of stock apalis queues.
 pub(super) const WORKER_TYPE: &str = "imagemill";
+
+/// What a worker takes: for people who ask why nobody takes a job.
+#[derive(Debug, Clone)]
+pub(super) struct Serving {
+    /// Lanes that it claims from; a queue without lanes says nothing of them.
+    lanes: Vec<String>,
+    /// Jobs of this group alone.
+    only_group: Option<String>,
+}
+
+impl Serving {
+    pub(super) fn of(queues: &[Queue]) -> Self {
+        let claimed = || queues.iter().filter(|queue| queue.claimed);
+        let mut lanes: Vec<String> =
+            claimed().flat_map(|queue| queue.lanes.iter()).filter(|lane| !lane.is_empty()).cloned().collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        Self { lanes, only_group: claimed().find_map(|queue| queue.group.clone()) }
+    }
+}
 
 /// A name for a new incarnation: host, process, and what makes it unique.
 pub(super) fn new_name() -> Arc<str> {
@@ -27,6 +47,7 @@ pub(super) async fn register(
     connection: &mut PgConnection,
     name: &str,
     (lease, token_hash): (Duration, &str),
+    serving: &Serving,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = connections.begin(connection).await?;
     sqlx::query(
@@ -38,8 +59,8 @@ pub(super) async fn register(
     .execute(&mut *transaction)
     .await?;
     sqlx::query(
-        "insert into imagemill.incarnations (name, host, pid, version, lease, token_hash)
-         values ($1, $2, $3, $4, make_interval(secs => $5), nullif($6, ''))",
+        "insert into imagemill.incarnations (name, host, pid, version, lease, token_hash, lanes, only_group)
+         values ($1, $2, $3, $4, make_interval(secs => $5), nullif($6, ''), $7, $8)",
     )
     .bind(name)
     .bind(host())
@@ -47,6 +68,8 @@ pub(super) async fn register(
     .bind(env!("CARGO_PKG_VERSION"))
     .bind(lease.as_secs_f64())
     .bind(token_hash)
+    .bind(&serving.lanes)
+    .bind(&serving.only_group)
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await

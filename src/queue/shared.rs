@@ -13,14 +13,22 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    beat::LastBeat, clock, connections::Connections, engine::EngineOptions, incarnation, job::Job, pauses::Gate,
-    tokens::JobTokens, wake::Wake,
+    beat::LastBeat,
+    clock,
+    connections::Connections,
+    engine::EngineOptions,
+    incarnation::{self, Serving},
+    job::Job,
+    pauses::Gate,
+    tokens::JobTokens,
+    wake::Wake,
 };
 
 /// What the parts of one engine share.
 pub(super) struct Shared {
     pub(super) connections: Connections,
     pub(super) options: EngineOptions,
+    pub(super) serving: Serving,
     pub(super) wake: Arc<Wake>,
     /// Claim nothing, start no POST.
     pub(super) stop: CancellationToken,
@@ -86,7 +94,8 @@ impl Shared {
             tokens.lease_lost.cancel();
         }
         incarnation::end(&self.connections, connection, name, "lost_lease").await?;
-        incarnation::register(&self.connections, connection, &new, (self.options.lease, &self.gate.token_hash())).await?;
+        let (lease, token_hash) = (self.options.lease, self.gate.token_hash());
+        incarnation::register(&self.connections, connection, &new, (lease, &token_hash), &self.serving).await?;
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
         self.last_beat.succeeded(sent);
         self.wake.look();

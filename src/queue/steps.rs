@@ -23,7 +23,7 @@ use super::{
     engine::{EngineOptions, Queue},
     error::QueueError,
     hint::Hint,
-    incarnation,
+    incarnation::{self, Serving},
     job::Job,
     pauses::Gate,
     reconcile, rescue,
@@ -56,7 +56,8 @@ impl Steps {
         let name = incarnation::new_name();
         let connections = Connections::new(pool, options.is_pooled);
         let mut connection = connections.pool().acquire().await?;
-        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash)).await?;
+        let serving = Serving::of(&queues);
+        incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash), &serving).await?;
         drop(connection);
         let wake = Arc::default();
         let of = |queue: Queue| {
@@ -68,6 +69,7 @@ impl Steps {
             gate: Gate::new(&options.token_hash),
             cancels: Notify::new(),
             options,
+            serving,
             wake: Arc::clone(&wake),
             stop: CancellationToken::new(),
             grace_over: CancellationToken::new(),

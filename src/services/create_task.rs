@@ -1,16 +1,19 @@
 //! From a task to its cells: the task row, all cells, all jobs, in one transaction.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, cell_settle, context::Context, error::ServiceError, take_over};
 use crate::{
     config::LimitSettings,
     crud::{
-        subtasks,
+        reusable::{self, EarlierCell},
+        subtasks::{self, Move},
         tasks::{self, NewTask},
     },
-    models::{self, Axis, Cell, Permission, RequestCell, TaskDefinition, TaskLimits, payload::GenerateImage},
+    models::{self, Axis, Cell, Permission, RequestCell, TaskDefinition, TaskLimits, payload::GenerateImage, status::Status},
     queue::{self, Batch},
 };
 
@@ -20,6 +23,23 @@ impl From<&LimitSettings> for TaskLimits {
     }
 }
 
+/// How a task is created.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// Takes over pictures of one's own earlier tasks: those that were paid for with the same body in the same lane. A seed that is
+    /// to be drawn is as good as any. No picture twice; only the rest is enqueued.
+    pub reuse: bool,
+}
+
+/// What a task would take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct PlannedReuse {
+    /// Pictures that are there.
+    pub reused_images: i32,
+    /// Cells that are left to be paid for.
+    pub new_images: i32,
+}
+
 /// A task that stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct CreatedTask {
@@ -27,6 +47,8 @@ pub struct CreatedTask {
     pub id: Uuid,
     /// Its cells.
     pub total_images: i32,
+    /// Those that were taken over from earlier tasks by this call, and cost nothing.
+    pub reused_images: i32,
     /// False: it stood already, under the same idempotency key, and nothing was enqueued.
     pub is_new: bool,
 }
@@ -46,6 +68,9 @@ pub struct PlannedTask {
     pub first_body: serde_json::Value,
     /// The body of the last cell's submit.
     pub last_body: serde_json::Value,
+    /// What it would take over from earlier tasks; none: that was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<PlannedReuse>,
 }
 
 /// Expands a task and stores nothing. A seed that is to be drawn is drawn anew each time.
@@ -72,6 +97,7 @@ pub fn plan_task(limits: &LimitSettings, definition: &TaskDefinition) -> Result<
         first_body: body(cells.first())?,
         last_body: body(cells.last())?,
         axes: plan.axes,
+        reuse: None,
     })
 }
 
@@ -80,7 +106,33 @@ pub fn plan_task(limits: &LimitSettings, definition: &TaskDefinition) -> Result<
 /// # Errors
 /// See [`ServiceError`]; nothing is stored then.
 pub async fn create_task(context: &Context, actor: &Actor, definition: &TaskDefinition) -> Result<CreatedTask, ServiceError> {
-    create_and_commit(context, actor, definition, false).await
+    create_task_with(context, actor, definition, CreateOptions::default()).await
+}
+
+/// The same with options.
+///
+/// # Errors
+/// See [`ServiceError`]; nothing is stored then.
+pub async fn create_task_with(
+    context: &Context,
+    actor: &Actor,
+    definition: &TaskDefinition,
+    options: CreateOptions,
+) -> Result<CreatedTask, ServiceError> {
+    create_and_commit(context, actor, definition, false, options).await
+}
+
+/// What [`CreateOptions::reuse`] would take over now. Stores nothing.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn plan_reuse(context: &Context, actor: &Actor, definition: &TaskDefinition) -> Result<PlannedReuse, ServiceError> {
+    let plan = models::plan(definition, &(&context.settings.limits).into())?;
+    let mut cells: Vec<Cell> = plan.cells(&mut rand::rng()).collect();
+    let mut connection = context.reader().await?;
+    let pictures = take_over::take_over(&mut connection, actor.id, definition, &plan, &mut cells).await?;
+    let reused_images = pictures.len() as i32;
+    Ok(PlannedReuse { reused_images, new_images: plan.total_images - reused_images })
 }
 
 /// The same for a task that only workers started for it may take: a try against a simulator, whose cells no other worker
@@ -93,7 +145,7 @@ pub async fn create_task_alone(
     actor: &Actor,
     definition: &TaskDefinition,
 ) -> Result<CreatedTask, ServiceError> {
-    create_and_commit(context, actor, definition, true).await
+    create_and_commit(context, actor, definition, true, CreateOptions::default()).await
 }
 
 async fn create_and_commit(
@@ -101,9 +153,10 @@ async fn create_and_commit(
     actor: &Actor,
     definition: &TaskDefinition,
     is_alone: bool,
+    options: CreateOptions,
 ) -> Result<CreatedTask, ServiceError> {
     let mut transaction = context.begin().await?;
-    let created = store(&mut transaction, &context.settings.limits, actor, definition, is_alone).await?;
+    let created = store(&mut transaction, &context.settings.limits, actor, definition, is_alone, options).await?;
     transaction.commit().await?;
     Ok(created)
 }
@@ -119,7 +172,22 @@ pub async fn create_task_in(
     actor: &Actor,
     definition: &TaskDefinition,
 ) -> Result<CreatedTask, ServiceError> {
-    store(connection, limits, actor, definition, false).await
+    store(connection, limits, actor, definition, false, CreateOptions::default()).await
+}
+
+/// The same with options. To take pictures over, the session's role needs to read tasks and cells, which `imagemill_producer` may
+/// not.
+///
+/// # Errors
+/// See [`ServiceError`]; the caller should roll back.
+pub async fn create_task_in_with(
+    connection: &mut PgConnection,
+    limits: &LimitSettings,
+    actor: &Actor,
+    definition: &TaskDefinition,
+    options: CreateOptions,
+) -> Result<CreatedTask, ServiceError> {
+    store(connection, limits, actor, definition, false, options).await
 }
 
 async fn store(
@@ -128,6 +196,7 @@ async fn store(
     actor: &Actor,
     definition: &TaskDefinition,
     is_alone: bool,
+    options: CreateOptions,
 ) -> Result<CreatedTask, ServiceError> {
     let permission = if definition.priority() > 1 { Permission::CreateHighPriority } else { Permission::CreateLowPriority };
     actor.require(permission)?;
@@ -152,13 +221,37 @@ async fn store(
     if !tasks::insert(connection, &task).await? {
         return existing(connection, actor, definition, &input_sha256).await;
     }
-    let cells: Vec<Cell> = plan.cells(&mut rand::rng()).collect();
+    let mut cells: Vec<Cell> = plan.cells(&mut rand::rng()).collect();
+    let mut reused_images = 0;
+    if options.reuse {
+        let pictures = take_over::take_over(connection, actor.id, definition, &plan, &mut cells).await?;
+        reused_images = pictures.len() as i32;
+        cells = insert_taken_over(connection, id, cells, pictures).await?;
+    }
+    if !cells.is_empty() {
+        insert_and_enqueue(connection, id, actor, &cells, is_alone).await?;
+    }
+    // Last, as always; the completion is enqueued here where no cell is left.
+    let taken_over = Move { task_id: id, from_status: Status::Pending, to_status: Status::Completed };
+    cell_settle::count_moves(connection, &vec![taken_over; reused_images as usize], &[]).await?;
+    tracing::info!(task = %id, owner = %actor.username, cells = plan.total_images, reused = reused_images, "task created");
+    Ok(CreatedTask { id, total_images: plan.total_images, reused_images, is_new: true })
+}
+
+/// The cells that somebody must run, and a job for each.
+async fn insert_and_enqueue(
+    connection: &mut PgConnection,
+    task: Uuid,
+    actor: &Actor,
+    cells: &[Cell],
+    is_alone: bool,
+) -> Result<(), ServiceError> {
     let ids: Vec<Uuid> = cells.iter().map(|_| Uuid::now_v7()).collect();
-    subtasks::insert(connection, id, &ids, &cells).await?;
-    let payloads: Result<Vec<Vec<u8>>, _> = ids.iter().map(|cell| serde_json::to_vec(&GenerateImage::new(*cell, id))).collect();
+    subtasks::insert(connection, task, &ids, cells).await?;
+    let payloads: Result<Vec<Vec<u8>>, _> = ids.iter().map(|cell| serde_json::to_vec(&GenerateImage::new(*cell, task))).collect();
     let batch = Batch {
         queue: GenerateImage::QUEUE,
-        group: &id.to_string(),
+        group: &task.to_string(),
         owner: &actor.id.to_string(),
         is_alone,
         keys: ids.iter().map(|id| GenerateImage::key(*id)).collect(),
@@ -166,8 +259,31 @@ async fn store(
         payloads: payloads.map_err(|error| ServiceError::Usage(error.to_string()))?,
     };
     queue::enqueue(connection, &batch).await?;
-    tracing::info!(task = %id, owner = %actor.username, cells = plan.total_images, "task created");
-    Ok(CreatedTask { id, total_images: plan.total_images, is_new: true })
+    Ok(())
+}
+
+/// The cells with a picture, by their places. Returns the others.
+async fn insert_taken_over(
+    connection: &mut PgConnection,
+    task: Uuid,
+    cells: Vec<Cell>,
+    mut pictures: HashMap<usize, EarlierCell>,
+) -> Result<Vec<Cell>, ServiceError> {
+    let (mut taken, mut earlier, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, cell) in cells.into_iter().enumerate() {
+        match pictures.remove(&place) {
+            Some(picture) => {
+                taken.push(cell);
+                earlier.push(picture);
+            }
+            None => rest.push(cell),
+        }
+    }
+    if !taken.is_empty() {
+        let ids: Vec<Uuid> = taken.iter().map(|_| Uuid::now_v7()).collect();
+        reusable::insert_taken_over(connection, task, &ids, &taken, &earlier).await?;
+    }
+    Ok(rest)
 }
 
 /// The first task of an idempotency key.
@@ -184,5 +300,5 @@ async fn existing(
     if first_sha256 != input_sha256 {
         return Err(ServiceError::KeyReused { key: key.to_owned(), task });
     }
-    Ok(CreatedTask { id: task, total_images, is_new: false })
+    Ok(CreatedTask { id: task, total_images, reused_images: 0, is_new: false })
 }

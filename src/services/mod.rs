@@ -34,6 +34,7 @@ pub mod reuse;
 mod run_cell;
 mod steer_task;
 pub mod subtask_service;
+mod take_over;
 #[cfg(feature = "worker")]
 mod take_up;
 pub mod task_deletion;

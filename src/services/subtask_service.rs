@@ -9,6 +9,7 @@ use crate::{
     crud::{
         subtasks::{self, SubtaskRow},
         tasks,
+        why::{self, WhyNotRunning},
     },
     models::Permission,
     queue::Settle,
@@ -54,4 +55,16 @@ pub async fn set_rating(context: &Context, actor: &Actor, id: Uuid, rating: Opti
     }
     transaction.commit().await?;
     Ok(())
+}
+
+/// Why a cell is not running, by its ordinal in its task. Needs `view_results`.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn why_not_running(context: &Context, actor: &Actor, task_id: Uuid, cell: i32) -> Result<WhyNotRunning, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let missing = || ServiceError::NotFound { what: "cell", id: format!("{cell} of task {task_id}") };
+    let mut connection = context.reader().await?;
+    let id = why::get_id(&mut connection, task_id, cell).await?.ok_or_else(missing)?;
+    why::why_not_running(&mut connection, id).await?.ok_or_else(missing)
 }

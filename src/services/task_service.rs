@@ -11,7 +11,10 @@ use crate::{
     queue::{self, Outcome, Settle},
 };
 
-pub use super::create_task::{CreatedTask, PlannedTask, create_task, create_task_alone, create_task_in, plan_task};
+pub use super::create_task::{
+    CreateOptions, CreatedTask, PlannedReuse, PlannedTask, create_task, create_task_alone, create_task_in, create_task_in_with,
+    create_task_with, plan_reuse, plan_task,
+};
 pub use super::purge::{LeftTask, Purge, Purged, purge_tasks};
 pub use super::retry_task::{RetriedTask, Retry, retry_task, sweep_late_evidence};
 pub use super::steer_task::{SteeredTask, cancel_cells, cancel_task, force_complete_task};

@@ -153,6 +153,10 @@ impl Browser {
         if key.chars().count() == 1 {
             down["text"] = json!(key);
         }
+        // What the browser itself does at a key goes by its number.
+        if key == "Escape" {
+            down["windowsVirtualKeyCode"] = json!(27);
+        }
         self.call("Input.dispatchKeyEvent", down).await;
         self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key })).await;
     }

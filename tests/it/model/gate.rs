@@ -139,6 +139,11 @@ impl Gate {
         !state.is_running && !state.in_transaction && !state.is_parked
     }
 
+    /// The process of PostgreSQL behind it.
+    pub(super) fn backend(&self) -> Option<i32> {
+        self.shared.state().backend
+    }
+
     /// The process of PostgreSQL that has an unanswered statement.
     pub(super) fn running(&self) -> Option<i32> {
         let state = self.shared.state();

@@ -6,7 +6,7 @@ use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
     queue::{
         AttemptEnd, Interrupt, Job, Outcome, QueueError, Verdict,
-        ledger::{Acceptance, AttemptState, Past},
+        ledger::{Acceptance, AttemptState, OpenAttempt, Past},
     },
 };
 use serde_json::json;
@@ -80,12 +80,22 @@ pub(super) fn looked(status: &str, is_cancel_requested: bool, past: &Past, polic
     if !["pending", "processing"].contains(&status) {
         return Phase::Ended(Outcome::done());
     }
+    if is_cancel_requested {
+        let cancelled = Outcome::new(Verdict::Cancelled);
+        let state = |open: &OpenAttempt| match open.state {
+            AttemptState::Submitting => AttemptState::Unknown,
+            _ => AttemptState::Abandoned,
+        };
+        return Phase::Ended(match &past.open {
+            Some(open) => cancelled.ending(end(Some(open.ordinal), state(open))),
+            None => cancelled,
+        });
+    }
     match (&past.open, past.last) {
         (Some(open), _) if open.state == AttemptState::Accepted => Phase::Polling(open.ordinal),
         (Some(open), _) => Phase::Ended(unknown(open.ordinal, policy)),
         (None, Some(last)) if status == "processing" && last.state.is_uncounted() => Phase::Ended(never_left()),
         (None, _) if status == "processing" => Phase::Ended(Outcome::failed("unknown_submit", "see its attempts")),
-        _ if is_cancel_requested => Phase::Ended(Outcome::new(Verdict::Cancelled)),
         _ => Phase::Ready,
     }
 }

@@ -56,8 +56,8 @@ enum Transition {
     Reconcile { worker: usize },
     /// Its last settle once more, as it is.
     Repeat { worker: usize },
-    /// Somebody asks for the end of a cell.
-    Cancel { cell: usize },
+    /// Somebody cancels a cell, or ends it by force.
+    Steer { cell: usize, is_forced: bool },
     /// Somebody puts the job of a cell back to work.
     Retry { cell: usize },
     /// The next statement of a session passes, or its answer is lost, or its connection before it.
@@ -87,7 +87,7 @@ impl ReferenceStateMachine for Plan {
             3 => worker.clone().prop_map(|worker| Transition::Rescue { worker }),
             2 => worker.clone().prop_map(|worker| Transition::Reconcile { worker }),
             2 => worker.prop_map(|worker| Transition::Repeat { worker }),
-            1 => cell.clone().prop_map(|cell| Transition::Cancel { cell }),
+            1 => (cell.clone(), prop::bool::weighted(0.3)).prop_map(|(cell, is_forced)| Transition::Steer { cell, is_forced }),
             1 => cell.prop_map(|cell| Transition::Retry { cell }),
             28 => (session, passing).prop_map(|(session, passing)| Transition::Pass { session, passing }),
         ]
@@ -150,12 +150,17 @@ impl StateMachineTest for Machine {
             }
             Transition::Reconcile { worker } => world.start(worker, Step::Reconcile).await,
             Transition::Repeat { worker } => world.repeat(worker).await,
-            Transition::Cancel { cell } => world.start(OPERATOR, Step::Cancel(world.cells[cell])).await,
+            Transition::Steer { cell, is_forced } => {
+                let step = Step::Steer { task: world.task, number: cell as i32, cell: world.cells[cell], is_forced };
+                world.start(OPERATOR, step).await;
+            }
             Transition::Retry { cell } => {
                 let step = Step::Reopen { task: world.task, cell: world.cells[cell] };
                 world.start(OPERATOR, step).await;
             }
-            Transition::Pass { session, passing } => world.pass(session, passing).await,
+            Transition::Pass { session, passing } => {
+                world.pass(session, passing).await;
+            }
         });
         machine
     }
@@ -199,7 +204,7 @@ fn seed() -> u64 {
 
 #[test]
 fn the_engine_does_what_the_model_says() {
-    run(seed(), 150);
+    run(seed(), 100);
 }
 
 #[test]

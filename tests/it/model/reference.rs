@@ -12,7 +12,7 @@ use imagemill::{
 };
 use uuid::Uuid;
 
-use super::rows::{AttemptRow, JobRow, Tables, TaskData};
+use super::rows::{AttemptRow, JobRow, Tables, TaskData, is_open, status_after};
 
 impl Tables {
     fn holds(&self, job: &Job) -> bool {
@@ -92,7 +92,7 @@ impl Tables {
         for ((job, outcome), _) in settles.iter().zip(&held).filter(|(_, held)| **held) {
             self.put_back(&job.id);
             if let Some(row) = self.jobs.get_mut(&job.id) {
-                status(outcome.verdict).clone_into(&mut row.status);
+                status_after(outcome.verdict).clone_into(&mut row.status);
             }
         }
         let mut settled = Vec::new();
@@ -106,15 +106,24 @@ impl Tables {
                 Settled::LeaseLost
             });
         }
-        for ((job, outcome), _) in settles.iter().zip(&held).filter(|(_, held)| **held) {
+        let fenced: Vec<&(Job, Outcome)> =
+            settles.iter().zip(&held).filter(|(_, held)| **held).map(|(settle, _)| settle).collect();
+        let mut back = Vec::new();
+        for (job, outcome) in fenced {
             match job.cell() {
-                Some(cell) => self.ended(&job.id, cell, outcome),
+                Some(cell) => back.extend(self.ended(cell, outcome).then_some((job, cell))),
                 None => self.rolled_up(),
             }
         }
-        if self.open_cells() == 0 {
-            self.enqueue_completion(settles);
+        // What was to go back and was cancelled instead does not come back.
+        for (job, cell) in back {
+            if self.cells[&cell].status == "cancelled"
+                && let Some(row) = self.jobs.get_mut(&job.id)
+            {
+                "Killed".clone_into(&mut row.status);
+            }
         }
+        self.enqueue_completion();
         settled
     }
 
@@ -126,7 +135,7 @@ impl Tables {
                 let state = self.attempts(cell).get(ordinal as usize - 1).map(|row| row.state.clone());
                 state.as_deref() == end.map(|end| end.state.as_str())
             }
-            _ => self.jobs.get(&job.id).is_some_and(|row| row.claim == job.claim && row.status == status(outcome.verdict)),
+            _ => self.jobs.get(&job.id).is_some_and(|row| row.claim == job.claim && row.status == status_after(outcome.verdict)),
         };
         if let (Some(cell), Some(AttemptState::NotSent)) = (job.cell(), end.map(|end| end.state)) {
             for row in self.attempts(cell) {
@@ -138,17 +147,19 @@ impl Tables {
         before
     }
 
-    /// The cell's side of an outcome whose claim holds.
-    fn ended(&mut self, job: &str, cell: Uuid, outcome: &Outcome) {
+    /// The cell's side of an outcome whose claim holds. Returns whether it was to go back.
+    fn ended(&mut self, cell: Uuid, outcome: &Outcome) -> bool {
         let end = outcome.attempt.as_ref();
         let last = self.attempts(cell).last().map(|row| row.state.clone());
         let end_state = end.map(|end| end.state.as_str().to_owned());
         let uncounted = |state: &String| ["not_sent", "turned_away"].contains(&state.as_str());
-        let Some(row) = self.cells.get_mut(&cell) else { return };
+        let Some(row) = self.cells.get_mut(&cell) else { return false };
+        let goes_back = matches!(outcome.verdict, Verdict::RetryAfter(_) | Verdict::TurnedAway(_)) && row.status == "processing";
         let moved = match outcome.verdict {
             Verdict::Done if outcome.result.is_some() && row.status == "processing" => Some("completed"),
-            // One whose end was asked for neither fails nor waits again.
-            Verdict::Failed if is_open(&row.status) => Some(if row.is_cancel_requested { "cancelled" } else { "failed" }),
+            // Its end was asked for: that is how it ends, whatever became of its attempt.
+            Verdict::Failed if is_open(&row.status) && row.is_cancel_requested => Some("cancelled"),
+            Verdict::Failed if is_open(&row.status) => Some("failed"),
             Verdict::Cancelled if is_open(&row.status) => Some("cancelled"),
             Verdict::RetryAfter(_) | Verdict::TurnedAway(_) if row.status == "processing" => {
                 match end_state.clone().or(last.filter(uncounted)) {
@@ -165,11 +176,6 @@ impl Tables {
             status.clone_into(&mut row.status);
             if status == "failed" {
                 row.error_kind = outcome.error_kind.map(str::to_owned);
-            }
-            if status == "cancelled"
-                && let Some(row) = self.jobs.get_mut(job).filter(|row| row.status == "Pending")
-            {
-                "Killed".clone_into(&mut row.status);
             }
             match status {
                 "completed" => self.task.completed += 1,
@@ -188,6 +194,7 @@ impl Tables {
                 leftover.clone_into(&mut row.state);
             }
         }
+        goes_back && moved.is_some()
     }
 
     fn rolled_up(&mut self) {
@@ -209,11 +216,10 @@ impl Tables {
         self.cells.values().filter(|row| is_open(&row.status)).count()
     }
 
-    /// Its id is drawn there; here it is known by its key until it is seen.
-    fn enqueue_completion(&mut self, settles: &[(Job, Outcome)]) {
+    /// When the last cell has ended. Its id is drawn there; here it is known by none until it is seen.
+    fn enqueue_completion(&mut self) {
         let queue = CompleteTask::QUEUE;
-        let is_there = self.jobs.values().any(|row| row.queue == queue);
-        if !is_there && settles.iter().any(|(job, _)| job.cell().is_some()) {
+        if self.open_cells() == 0 && !self.jobs.values().any(|row| row.queue == queue) {
             let row =
                 JobRow { key: String::new(), queue: queue.to_owned(), status: "Pending".to_owned(), worker: None, claim: 0 };
             self.jobs.insert(String::new(), row);
@@ -244,10 +250,35 @@ impl Tables {
         }
     }
 
-    /// Somebody asks for the end of a cell.
-    pub(super) fn cancel_requested(&mut self, cell: Uuid) {
-        if let Some(row) = self.cells.get_mut(&cell) {
-            row.is_cancel_requested = true;
+    /// Somebody ends a cell: what no worker holds at once, by force what one holds as well; the rest is asked for.
+    pub(super) fn steered(&mut self, cell: Uuid, is_forced: bool) {
+        let Some((id, job)) = self.jobs.iter().find(|(_, job)| job.key == cell.to_string()) else { return };
+        let (id, is_held, waits) = (id.clone(), job.status == "Running", job.status == "Pending");
+        let Some(row) = self.cells.get_mut(&cell).filter(|row| is_open(&row.status)) else { return };
+        row.is_cancel_requested |= !is_forced;
+        if row.status == "processing" && is_held && !is_forced {
+            return;
+        }
+        if is_forced {
+            (row.status, row.error_kind) = ("failed".to_owned(), Some("operator".to_owned()));
+            self.task.failed += 1;
+        } else {
+            "cancelled".clone_into(&mut row.status);
+            self.task.cancelled += 1;
+        }
+        if !is_held {
+            self.close_leftovers(cell);
+        }
+        if waits && let Some(job) = self.jobs.get_mut(&id) {
+            "Killed".clone_into(&mut job.status);
+        }
+        self.enqueue_completion();
+    }
+
+    fn close_leftovers(&mut self, cell: Uuid) {
+        for row in self.attempts(cell).iter_mut().filter(|row| row.is_open()) {
+            let leftover = if row.state == "submitting" { "unknown" } else { "abandoned" };
+            leftover.clone_into(&mut row.state);
         }
     }
 
@@ -258,18 +289,5 @@ impl Tables {
                 (row.status, row.worker) = ("Pending".to_owned(), None);
             }
         }
-    }
-}
-
-fn is_open(status: &str) -> bool {
-    ["pending", "processing"].contains(&status)
-}
-
-fn status(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Done => "Done",
-        Verdict::Failed => "Failed",
-        Verdict::Cancelled => "Killed",
-        _ => "Pending",
     }
 }

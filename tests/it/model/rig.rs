@@ -129,6 +129,15 @@ impl Rig {
             .await
             .expect("look at the locks")
     }
+
+    /// The processes that hold the locks that these wait for.
+    pub(super) async fn holders(&mut self, waiting: &[i32]) -> Vec<i32> {
+        sqlx::query_scalar("select distinct unnest(pg_blocking_pids(pid)) from unnest($1::integer[]) as waiting (pid)")
+            .bind(waiting)
+            .fetch_all(&mut self.observer)
+            .await
+            .expect("look at the locks")
+    }
 }
 
 struct Prepared {

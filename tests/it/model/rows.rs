@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use imagemill::queue::Verdict;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -56,4 +57,19 @@ pub(super) struct Tables {
     pub(super) attempts: BTreeMap<Uuid, Vec<AttemptRow>>,
     pub(super) task: TaskData,
     pub(super) stale_writes: i64,
+}
+
+/// Whether a cell or a task in this state goes on.
+pub(super) fn is_open(status: &str) -> bool {
+    ["pending", "processing"].contains(&status)
+}
+
+/// The state of a job after this verdict.
+pub(super) fn status_after(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Done => "Done",
+        Verdict::Failed => "Failed",
+        Verdict::Cancelled => "Killed",
+        _ => "Pending",
+    }
 }

@@ -4,8 +4,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use imagemill::{
-    crud::subtasks,
-    models::payload::{CompleteTask, GenerateImage},
+    crud::{steering, subtasks},
+    models::{
+        payload::{CompleteTask, GenerateImage},
+        status::Status,
+    },
     queue::{
         self, Batch, EngineOptions, Job, Outcome, Queue, QueueError, Settled,
         ledger::{self, Acceptance, Evidence, Past, Submit},
@@ -54,7 +57,7 @@ pub(super) enum Step {
     Beat,
     Rescue { dead: String, last_seen: DateTime<Utc>, beats: u64 },
     Reconcile,
-    Cancel(Uuid),
+    Steer { task: Uuid, number: i32, cell: Uuid, is_forced: bool },
     Reopen { task: Uuid, cell: Uuid },
 }
 
@@ -225,7 +228,7 @@ async fn take(steps: &Steps, pool: &PgPool, step: Step) -> Answer {
         Step::Beat => Answer::Beaten(steps.beat().await),
         Step::Rescue { dead, last_seen, .. } => Answer::Rescued(steps.rescue(&dead, last_seen).await),
         Step::Reconcile => Answer::Done(steps.reconcile().await),
-        Step::Cancel(cell) => Answer::Done(cancel(pool, cell).await),
+        Step::Steer { task, number, is_forced, .. } => Answer::Done(steer(pool, task, number, is_forced).await),
         Step::Reopen { task, cell } => Answer::Done(reopen(pool, task, cell).await),
     }
 }
@@ -253,13 +256,11 @@ async fn look(pool: &PgPool, job: &Job) -> Result<(String, bool, Past), QueueErr
     Ok((row.status.to_string(), row.is_cancel_requested, past))
 }
 
-/// There is no command for it yet: this is what one will write first.
-async fn cancel(pool: &PgPool, cell: Uuid) -> Result<(), QueueError> {
+/// Ends a cell by hand: cancels it, or by force.
+async fn steer(pool: &PgPool, task: Uuid, number: i32, is_forced: bool) -> Result<(), QueueError> {
     let mut connection = pool.acquire().await?;
-    sqlx::query("update imagemill.subtasks set cancel_requested_at = now() where id = $1")
-        .bind(cell)
-        .execute(&mut *connection)
-        .await?;
+    let (status, what) = if is_forced { (Status::Failed, "force_complete_task") } else { (Status::Cancelled, "cancel_subtask") };
+    steering::end_cells(&mut connection, task, Some(&[number]), status, "tester", what).await?;
     Ok(())
 }
 

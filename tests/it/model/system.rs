@@ -14,7 +14,7 @@ use super::{
     handler::{self, Policy, Upstream},
     rig::{DRAINER, Rig},
     rows::Tables,
-    session::{Answer, Claimed, Expected, Phase, Step, is_of_cells},
+    session::{Answer, Claimed, Expected, Phase, Session, Step, is_of_cells},
 };
 
 pub(super) struct World {
@@ -73,10 +73,10 @@ impl World {
         self.compare().await;
     }
 
-    /// The next statement of a session passes, or does not.
-    pub(super) async fn pass(&mut self, index: usize, passing: Passing) {
-        if !self.rig.sessions[index].gate.order(passing) {
-            return;
+    /// The next statement of a session passes, or does not. False: there is none, or it may not pass now.
+    pub(super) async fn pass(&mut self, index: usize, passing: Passing) -> bool {
+        if self.is_to_wait(index).await || !self.rig.sessions[index].gate.order(passing) {
+            return false;
         }
         self.quiesce(index).await;
         for other in 0..self.rig.sessions.len() {
@@ -85,6 +85,20 @@ impl World {
             }
         }
         self.compare().await;
+        true
+    }
+
+    /// While a session waits for another one's lock only that one goes on: of two that were let go by one commit nobody could say
+    /// which was first.
+    async fn is_to_wait(&mut self, index: usize) -> bool {
+        let others = self.rig.sessions.iter().enumerate().filter(|(other, _)| *other != index);
+        let waiting: Vec<i32> = others.filter_map(|(_, session)| session.gate.running()).collect();
+        if waiting.is_empty() {
+            return false;
+        }
+        let holders = self.rig.holders(&waiting).await;
+        let holds = |session: &Session| session.gate.backend().is_some_and(|process| holders.contains(&process));
+        self.rig.sessions.iter().any(holds) && !holds(&self.rig.sessions[index])
     }
 
     /// Passes what a session has begun, to its end. False: it waits for a lock.
@@ -94,9 +108,18 @@ impl World {
                 return true;
             }
             if !self.rig.sessions[index].gate.is_parked() {
+                // It waited for a lock when it was looked at last.
+                self.quiesce(index).await;
+                self.compare().await;
+            }
+            match &self.rig.sessions[index] {
+                session if session.flight.is_none() => return true,
+                session if !session.gate.is_parked() => return false,
+                _ => {}
+            }
+            if !self.pass(index, Passing::Through).await {
                 return false;
             }
-            self.pass(index, Passing::Through).await;
         }
         panic!("a step of 100 statements");
     }
@@ -166,8 +189,10 @@ impl World {
                 self.tables.orphaned(&name, |id, claim| steps.holds(id, claim));
                 None
             }
-            Step::Cancel(cell) => {
-                self.tables.cancel_requested(cell);
+            Step::Steer { cell, is_forced, .. } => {
+                self.tables.steered(cell, is_forced);
+                let seen = self.rig.read().await;
+                self.tables.name_completion(&seen);
                 None
             }
             Step::Reopen { cell, .. } => {

@@ -59,7 +59,7 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
             "tester",
             "update_lane",
             "prod",
-            Some(json!({ "max_in_flight": 40, "submits_per_second": null })),
+            Some(json!({ "max_in_flight": 10_000, "submits_per_second": null })),
             Some(json!({ "max_in_flight": 7, "submits_per_second": 2.5 })),
         ),
         row(

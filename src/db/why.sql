@@ -1,0 +1,130 @@
+-- Why a cell is not running: part of the views, by the same rules (see views.sql).
+
+create or replace function imagemill.why_not_running(subtask uuid) returns table (code text, why text, until timestamptz)
+language sql stable security definer set search_path = pg_catalog set jit = off rows 1
+begin atomic
+-- Counted as a claim counts (src/db/claim.sql), at this moment.
+with cell as materialized (
+    select s.id, s.status, s.error_kind, s.error, s.lane, s.cancel_requested_at, t.id as task_id, t.not_before, t.max_submits,
+           c.submits, j.status as job, j.run_at, j.lock_by as worker, j.metadata ? 'resume' as is_resumed,
+           j.metadata ? 'alone' as is_alone, w.last_seen, w.last_seen + coalesce(i.lease, interval '15 s') as leased_until
+    from imagemill.subtasks s
+    join imagemill.tasks t on t.id = s.task_id
+    join imagemill.task_counts c on c.task_id = t.id
+    left join apalis.jobs j on j.job_type = 'imagemill.generate_image' and j.idempotency_key = s.id::text
+    left join apalis.workers w on w.id = j.lock_by
+    left join imagemill.incarnations i on i.name = j.lock_by
+    where s.id = why_not_running.subtask
+), waiting as materialized (
+    -- What the rest is asked of: nothing of a cell that has ended, or that somebody holds.
+    select * from cell where status in ('pending', 'processing') and job = 'Pending'
+), fleet as materialized (
+    select distinct coalesce(i.token_hash, '') as token_hash
+    from waiting c
+    join apalis.workers w on w.worker_type = 'imagemill'
+    join imagemill.incarnations i on i.name = w.id
+    where w.last_seen + coalesce(i.lease, interval '15 s') > clock_timestamp()
+      and (i.lanes is null or c.lane = any (i.lanes))
+      and case when c.is_alone then i.only_group is not distinct from c.task_id::text else coalesce(i.only_group = c.task_id::text, true) end
+), pause as (
+    -- Of the worker that may go on first, what holds it longest.
+    select p.reason, p.why, p.until, p.probe_at
+    from (select token_hash from fleet union all select '' where not exists (select from fleet)) as holder
+    cross join waiting c
+    left join lateral (
+        select q.* from imagemill.pauses q
+        where q.lane = c.lane and q.token_hash in ('', holder.token_hash) and (q.until is null or q.until > now())
+        order by q.until desc nulls first limit 1) as p on true
+    order by case when p.reason is null then '-infinity' else coalesce(p.until, 'infinity') end limit 1
+), held as materialized (
+    select h.metadata -> 'lane' as lane, h.metadata -> 'group' as "group"
+    from (select j.metadata from apalis.workers w
+          join apalis.jobs j on j.lock_by = w.id and j.job_type = 'imagemill.generate_image'
+          where exists (select from waiting)
+          union all
+          select j.metadata from imagemill.lanes l
+          join apalis.jobs j on j.job_type = 'imagemill.generate_image' and j.status = 'Pending' and j.job_type like 'imagemill.%'
+               and j.metadata ? 'resume' and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane
+          where exists (select from waiting)) as h
+), lane as (
+    select l.lane, l.max_in_flight, n.in_flight, l.ramp_start, s.next_submit_at, p.slack, coalesce(l.current_rate, l.submits_per_second) as rate,
+           case when l.ramp_start is null then l.max_in_flight
+                when s.ramp_since is null or (n.in_flight = 0 and s.active_at < now() - l.ramp_idle_reset) then least(l.max_in_flight, l.ramp_start)
+                else least(l.max_in_flight, l.ramp_start + l.ramp_step * least(floor(
+                         extract(epoch from now() - s.ramp_since) / greatest(extract(epoch from l.ramp_interval), 0.001)), 100000)::integer)
+           end as places
+    from waiting c
+    join imagemill.lanes l on l.lane = c.lane
+    left join imagemill.lane_states s on s.lane = l.lane
+    cross join lateral (
+        select (select count(*) from held h where h.lane = l.lane)
+             + (select count(*) from imagemill.attempts a
+                where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight) as n
+    left join lateral imagemill.submit_pace(coalesce(l.current_rate, l.submits_per_second), l.burst) as p on true
+), reason as (
+    -- ends: what they are compared by. Where nobody knows the end, never; where a cell that ends is enough, soon.
+    select 'no_worker' as code,
+           case when c.is_alone then 'its task was a try against the simulator, and the worker that was started for it is gone: cancel it'
+                else format('no worker is alive that takes cells of lane %s: start one', c.lane) end as why,
+           null::timestamptz as until, 'infinity'::timestamptz as ends, 1 as place
+    from waiting c where not exists (select from fleet)
+    union all
+    select 'not_due', coalesce(nullif(c.error, '') || '; it ', 'it ') || 'waits for the time of its next try', c.run_at, c.run_at, 5
+    from waiting c where c.run_at > now()
+    union all
+    select 'not_before', 'nothing of its task is submitted before that time', c.not_before, c.not_before, 4
+    from waiting c where c.not_before > now() and not c.is_resumed
+    union all
+    select 'pause', format('lane %s is paused: %s (%s)', c.lane, p.reason, p.why)
+                    || coalesce('; the next probe is due ' || to_char(p.probe_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), ''),
+           p.until, coalesce(p.until, 'infinity'), 2
+    from waiting c cross join pause p where p.reason is not null and not c.is_resumed
+    union all
+    select 'budget', format('its task may submit %s times; %s were made and %s cells are in flight: raise tasks.max_submits', c.max_submits, c.submits, n.in_flight),
+           null, case when c.submits >= c.max_submits then 'infinity' else now() end, 3
+    from waiting c
+    cross join lateral (select count(*) as in_flight from held h where h."group" = c.task_id::text) as n
+    where c.max_submits - c.submits - n.in_flight <= 0 and not c.is_resumed
+    union all
+    select 'limit', case when l.max_in_flight = 0 then format('lane %s may have nothing in flight: raise its max_in_flight', l.lane)
+                         when l.places < l.max_in_flight then format('lane %s warms up: all its %s places of now are taken, by %s cells', l.lane, l.places, l.in_flight)
+                         else format('all %s places of lane %s are taken, by %s cells in flight', l.places, l.lane, l.in_flight) end,
+           null, case when l.places = 0 then 'infinity' else now() end, 6
+    from waiting c cross join lane l where l.in_flight >= l.places and not c.is_resumed
+    union all
+    select 'rate', format('lane %s submits %s times a second: the next submits have been granted', l.lane, round(l.rate::numeric, 3)), d.due, d.due, 7
+    from waiting c
+    cross join lane l
+    -- A claim grants submits a quarter of a second ahead.
+    cross join lateral (select l.next_submit_at - make_interval(secs => 0.25 + l.slack) as due) as d
+    where l.rate is not null and d.due > now() and not c.is_resumed
+    union all
+    select case when c.is_resumed then 'resume' else 'turn' end,
+           case when c.is_resumed then 'an attempt is open: it is polled on before anything else, as soon as a worker has a free slot'
+                else 'it is due; others are served before it, or no worker has a free slot' end, null, '-infinity', 8
+    from waiting c
+)
+select answer.code, answer.why, answer.until
+from (select case c.status when 'cancelled' then 'cancelled' else 'finished' end as code,
+             case c.status when 'completed' then 'it is completed: it has its picture'
+                           when 'cancelled' then coalesce(nullif(c.error, ''), 'it was cancelled')
+                           else format('it has failed, %s', concat_ws(': ', c.error_kind, nullif(c.error, ''))) end as why,
+             null::timestamptz as until, null::timestamptz as ends, 0 as place
+      from cell c where c.status in ('completed', 'failed', 'cancelled')
+      union all
+      select 'no_job', 'it is open and has no open job: nobody will run it; cancel it, then retry it', null, null, 0
+      from cell c where c.status in ('pending', 'processing') and (c.job is null or c.job not in ('Pending', 'Running', 'Queued'))
+      union all
+      select case when coalesce(c.leased_until <= clock_timestamp(), true) then 'dead_worker' else 'running' end,
+             case when coalesce(c.leased_until <= clock_timestamp(), true)
+                  then format('worker %s holds it and has given no beat since %s: another takes its cells back when it has watched it for a whole lease',
+                              c.worker, coalesce(to_char(c.last_seen at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'long ago'))
+                  else format('it is running: worker %s holds it', c.worker)
+                       || case when c.cancel_requested_at is not null then ' and was asked to end it' else '' end end,
+             null, null, 0
+      from cell c where c.status in ('pending', 'processing') and c.job in ('Running', 'Queued')
+      union all
+      select * from reason) as answer
+order by answer.ends desc nulls first, answer.place limit 1;
+end;
+comment on function imagemill.why_not_running is 'Why a cell is not running: one row with a code, the same in words, and until when, where that is known; of several reasons the one that ends last. No row: there is no such cell. The codes stand in the README.';
