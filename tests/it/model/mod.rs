@@ -151,11 +151,13 @@ impl StateMachineTest for Machine {
             Transition::Reconcile { worker } => world.start(worker, Step::Reconcile).await,
             Transition::Repeat { worker } => world.repeat(worker).await,
             Transition::Steer { cell, is_forced } => {
+                // A shorter sequence may have fewer cells.
+                let cell = cell % world.cells.len();
                 let step = Step::Steer { task: world.task, number: cell as i32, cell: world.cells[cell], is_forced };
                 world.start(OPERATOR, step).await;
             }
             Transition::Retry { cell } => {
-                let step = Step::Reopen { task: world.task, cell: world.cells[cell] };
+                let step = Step::Reopen { task: world.task, cell: world.cells[cell % world.cells.len()] };
                 world.start(OPERATOR, step).await;
             }
             Transition::Pass { session, passing } => {

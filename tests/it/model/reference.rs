@@ -111,13 +111,15 @@ impl Tables {
         let mut back = Vec::new();
         for (job, outcome) in fenced {
             match job.cell() {
-                Some(cell) => back.extend(self.ended(cell, outcome).then_some((job, cell))),
+                Some(cell) => back.extend(self.ended(cell, outcome).map(|is_cancelled| (job, cell, is_cancelled))),
                 None => self.rolled_up(),
             }
         }
-        // What was to go back and was cancelled instead does not come back.
-        for (job, cell) in back {
-            if self.cells[&cell].status == "cancelled"
+        // What was to go back and was cancelled instead does not come back; nor do those of its group that were cancelled before.
+        let is_asked_for = back.iter().any(|(_, _, is_cancelled)| *is_cancelled);
+        for (job, cell, _) in back {
+            if is_asked_for
+                && self.cells[&cell].status == "cancelled"
                 && let Some(row) = self.jobs.get_mut(&job.id)
             {
                 "Killed".clone_into(&mut row.status);
@@ -147,28 +149,24 @@ impl Tables {
         before
     }
 
-    /// The cell's side of an outcome whose claim holds. Returns whether it was to go back.
-    fn ended(&mut self, cell: Uuid, outcome: &Outcome) -> bool {
+    /// The cell's side of an outcome whose claim holds. Returns, of one that was to go back, whether it was cancelled instead.
+    fn ended(&mut self, cell: Uuid, outcome: &Outcome) -> Option<bool> {
         let end = outcome.attempt.as_ref();
         let last = self.attempts(cell).last().map(|row| row.state.clone());
         let end_state = end.map(|end| end.state.as_str().to_owned());
         let uncounted = |state: &String| ["not_sent", "turned_away"].contains(&state.as_str());
-        let Some(row) = self.cells.get_mut(&cell) else { return false };
-        let goes_back = matches!(outcome.verdict, Verdict::RetryAfter(_) | Verdict::TurnedAway(_)) && row.status == "processing";
+        let row = self.cells.get_mut(&cell)?;
+        let back = end_state.clone().or(last.filter(uncounted));
+        let back = back.filter(|_| matches!(outcome.verdict, Verdict::RetryAfter(_) | Verdict::TurnedAway(_)));
         let moved = match outcome.verdict {
             Verdict::Done if outcome.result.is_some() && row.status == "processing" => Some("completed"),
             // Its end was asked for: that is how it ends, whatever became of its attempt.
             Verdict::Failed if is_open(&row.status) && row.is_cancel_requested => Some("cancelled"),
             Verdict::Failed if is_open(&row.status) => Some("failed"),
             Verdict::Cancelled if is_open(&row.status) => Some("cancelled"),
-            Verdict::RetryAfter(_) | Verdict::TurnedAway(_) if row.status == "processing" => {
-                match end_state.clone().or(last.filter(uncounted)) {
-                    Some(state) => {
-                        row.attempt_count -= i32::from(uncounted(&state));
-                        Some(if row.is_cancel_requested { "cancelled" } else { "pending" })
-                    }
-                    None => None,
-                }
+            _ if row.status == "processing" && back.is_some() => {
+                row.attempt_count -= i32::from(back.as_ref().is_some_and(uncounted));
+                Some(if row.is_cancel_requested { "cancelled" } else { "pending" })
             }
             _ => None,
         };
@@ -194,7 +192,7 @@ impl Tables {
                 leftover.clone_into(&mut row.state);
             }
         }
-        goes_back && moved.is_some()
+        back.map(|_| moved == Some("cancelled"))
     }
 
     fn rolled_up(&mut self) {
