@@ -196,8 +196,10 @@ async fn a_deleted_task_is_out_of_sight_and_comes_back_unless_a_purge_has_begun(
     assert_eq!(restored, json!({ "task_id": id, "is_deleted": false }));
     task_service::get_task(context, actor, open).await.expect("it is back");
     assert!(matches!(task_deletion::restore_task(context, actor, open).await, Err(ServiceError::Usage(_))));
-    let audited: Vec<String> =
-        sqlx::query_scalar("select what from imagemill.audit where what like '%_task' order by id").fetch_all(world.pool()).await.expect("the audit");
+    let audited: Vec<String> = sqlx::query_scalar("select what from imagemill.audit where what like '%_task' order by id")
+        .fetch_all(world.pool())
+        .await
+        .expect("the audit");
     assert_eq!(audited, ["delete_task", "restore_task"]);
 
     task_deletion::delete_task(context, actor, open).await.expect("delete");
