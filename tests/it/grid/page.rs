@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{browser::Browser, end, ended_task, written};
 use crate::{
-    commands::example,
+    commands::{ends_with, example},
     support::{World, eventually},
 };
 
@@ -200,6 +200,14 @@ async fn ratings_by_key_are_exported_as_they_are_read() {
     let exported: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     let ratings = json!([{ "cell": 0, "rating": 5 }, { "cell": 1, "rating": null }, { "cell": 3, "rating": 4 }]);
     assert_eq!(exported, json!({ "task_id": task, "ratings": ratings }));
+    let (id, place) = (task.to_string(), file.display().to_string());
+    ends_with(&world, &["--as", "tester", "task", "rate", &id, "--from", &place], 0).await;
+    let stored: Vec<Option<i16>> = sqlx::query_scalar("select rating from imagemill.subtasks where task_id = $1 order by cell")
+        .bind(task)
+        .fetch_all(world.pool())
+        .await
+        .unwrap();
+    assert_eq!(stored, [Some(5), None, Some(2), Some(4), None, None]);
     // Enter opens, keys rate there too, Escape leads back to the grid.
     browser.evaluate("document.getElementById('grid').focus()").await;
     browser.press("Enter").await;
