@@ -53,7 +53,7 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
         let lines = lines(&first, &mut rates, lease).into_iter().map(|line| line.text).collect::<Vec<_>>();
         return output::text(lines.join("\n").trim_end(), out);
     }
-    let mut leave = Leave::catch()?;
+    let mut told = Leave::catch()?;
     let is_coloured = has_colours(&io::stdout());
     let failed = |error: io::Error| Failure::failed(format_args!("the terminal: {error}"));
     let mut screen = Screen::take().map_err(failed)?;
@@ -67,7 +67,9 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
             Err(error) => vec![Line::new(error.to_string().replace(char::is_control, " "), Some(RED))],
         };
         if !is_coloured {
-            shown.iter_mut().for_each(|line| line.colour = None);
+            for line in &mut shown {
+                line.colour = None;
+            }
         }
         screen.show(&shown).map_err(failed)?;
         let pause = INTERVAL.max(began.elapsed() * SHARE);
@@ -77,7 +79,7 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
                 Some(Key::Again) => {}
                 Some(Key::Quit) | None => return Ok(()),
             },
-            () = leave.asked() => return Ok(()),
+            () = told.asked() => return Ok(()),
         }
         found = overview_service::get_overview(context, actor, TASKS).await;
         if let Err(ServiceError::NotAllowed { .. }) = &found {
@@ -169,7 +171,7 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration) -> Vec<Line> {
     });
     let silent = overview.workers.iter().map(|worker| (worker.beat_seconds > lease.as_secs_f64()).then_some(RED));
     push(&mut lines, &table(["WORKER", "PID", "VERSION", "JOBS", "BEAT", "UP"], workers), silent, "no worker runs");
-    let lanes = overview.lanes.iter().map(|lane| {
+    let ways = overview.lanes.iter().map(|lane| {
         let waiting = grouped(lane.waiting);
         [
             lane.lane.lane.clone(),
@@ -180,7 +182,7 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration) -> Vec<Line> {
         ]
     });
     let paused = overview.lanes.iter().map(|lane| lane.lane.paused.is_some().then_some(RED));
-    push(&mut lines, &table(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "PAUSED"], lanes), paused, "no lane");
+    push(&mut lines, &table(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "PAUSED"], ways), paused, "no lane");
     let tasks = overview.tasks.iter().map(|task| {
         let ended = task.processed_images();
         let rate = rates.of(task.id, ended, now).filter(|rate| *rate > 0.0);

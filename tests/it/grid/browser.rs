@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by the DevTools protocol over a pipe: nothing listens, and it ends with its pipe.
+//! A headless Chromium, driven by the `DevTools` protocol over a pipe: nothing listens, and it ends with its pipe.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
