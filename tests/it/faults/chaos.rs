@@ -46,8 +46,6 @@ impl Chaos {
             ..SimulatorOptions::default()
         };
         let (mut fleet, server) = Fleet::with_own_server(options).await;
-        // Its 429 and 503 come by chance, and say nothing of the rate.
-        sqlx::query("update imagemill.lanes set rate_adapts = false").execute(fleet.world.pool()).await.expect("keep the rate");
         let world = &mut fleet.world;
         world.set("queue.lease", format!("{}ms", plan.lease.as_millis()));
         world.set("queue.beat", format!("{}ms", plan.lease.as_millis() / 6));
