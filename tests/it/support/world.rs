@@ -209,13 +209,6 @@ impl World {
         assert!(status.success(), "the worker ended with {status}:\n{}", worker.log());
     }
 
-    /// A worker process of another program: an older imagemill.
-    pub(crate) fn worker_of(&self, program: &Path, arguments: &[&str]) -> Process {
-        let mut all = vec!["worker"];
-        all.extend(arguments);
-        Process::start(self.command_of(program, &all), self.directory.path().join(format!("worker-{}.log", Uuid::now_v7())))
-    }
-
     /// One number of SQL.
     pub(crate) async fn number(&self, statement: &'static str) -> i64 {
         sqlx::query_scalar(statement).fetch_one(self.pool()).await.unwrap_or_else(|error| panic!("{statement}: {error}"))

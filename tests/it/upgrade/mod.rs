@@ -19,8 +19,11 @@ use rustix::process::Signal;
 
 use crate::support::{Process, World, empty_database, eventually};
 
-/// Cells of each program's task: two axes of ten.
-const CELLS: i64 = 100;
+/// Cells of the older program's task.
+const OLDER: i64 = 100;
+
+/// Cells of the present program's task: so many that some are left when the older ones are done.
+const PRESENT: i64 = 200;
 
 /// Runs a command to its end; returns what it printed.
 fn run(mut command: Command) -> String {
@@ -29,10 +32,13 @@ fn run(mut command: Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// A task file that every version takes.
-fn task_file(world: &World, name: &str) -> PathBuf {
-    let ten = |axis: &str| (0..10).map(|value| Prompt::freetext(format!("{axis} {value}"))).collect::<Vec<_>>();
-    let input = TaskInput::new(name).seed(7).variable_prompt("first", ten("first")).variable_prompt("second", ten("second"));
+/// A task file of so many cells that every version takes: two axes, one of ten values.
+fn task_file(world: &World, name: &str, cells: i64) -> PathBuf {
+    let axis = |axis: &str, values: i64| (0..values).map(|value| Prompt::freetext(format!("{axis} {value}"))).collect::<Vec<_>>();
+    let input = TaskInput::new(name)
+        .seed(7)
+        .variable_prompt("first", axis("first", 10))
+        .variable_prompt("second", axis("second", cells / 10));
     let file = world.directory.path().join(format!("{name}.json"));
     std::fs::write(&file, serde_json::to_vec(&input).expect("a task file")).expect("write the task file");
     file
@@ -59,8 +65,8 @@ struct Drained {
     present: Process,
 }
 
-/// The older program's schema, its task and its worker; then the present schema under that worker, the present program's task,
-/// and its worker. Ends when all cells have.
+/// The older program's schema, its task and its worker; then the present schema under that worker, the present program's worker
+/// and, when that has done some of the older cells, its task. Ends when all cells have.
 async fn drain_together(older: &Path) -> Drained {
     let database = empty_database().await;
     let options = SimulatorOptions { duration: Span::range(200, 600), ..SimulatorOptions::default() };
@@ -70,24 +76,41 @@ async fn drain_together(older: &Path) -> Drained {
     init.env("DATABASE_URL", secrecy::ExposeSecret::expose_secret(&database.url));
     run(init);
     let world = World::on(database, options).await;
-    let create = |program: &Path, name: &str| {
-        let file = task_file(&world, name);
-        run(world.command_of(program, &["--as", "tester", "task", "create", file.to_str().expect("a path in UTF-8")]));
+    // A setting that came later is a wrong one to it.
+    let unknown = older::unknown_settings(world.command_of(older, &["task", "list"]));
+    let command = |program: &Path, arguments: &[&str]| {
+        let mut command = world.command_of(program, arguments);
+        if program == older {
+            for name in &unknown {
+                command.env_remove(name);
+            }
+        }
+        command
     };
-    create(older, "older");
-    let mut old_worker = world.worker_of(older, &["--concurrency", "5"]);
+    let create = |program: &Path, name: &str, cells: i64| {
+        let file = task_file(&world, name, cells);
+        run(command(program, &["--as", "tester", "task", "create", file.to_str().expect("a path in UTF-8")]));
+    };
+    create(older, "older", OLDER);
+    let log = world.directory.path().join("older-worker.log");
+    let mut old_worker = Process::start(command(older, &["worker", "--concurrency", "5"]), log);
     world.until("select count(*) >= 5 from imagemill.subtasks where status = 'completed'").await;
     run(world.command(&["init-db"]));
     let present = Path::new(env!("CARGO_BIN_EXE_imagemill"));
-    create(present, "present");
     let mut new_worker = world.worker(&["--concurrency", "5"]);
+    eventually("the present worker does older cells", || {
+        let done = completed_by(&world, "older", &new_worker);
+        async move { done.await >= 5 }
+    })
+    .await;
+    create(present, "present", PRESENT);
     eventually("every cell ends", || {
         // Who ends before its work is done says why.
         for worker in [&mut old_worker, &mut new_worker] {
             assert!(worker.is_running(), "{}", worker.log());
         }
         let ended = world.number("select count(*) from imagemill.subtasks where completed_at is not null");
-        async move { ended.await == 2 * CELLS }
+        async move { ended.await == OLDER + PRESENT }
     })
     .await;
     world.until("select bool_and(status = 'completed') from imagemill.tasks").await;
@@ -95,7 +118,7 @@ async fn drain_together(older: &Path) -> Drained {
         worker.signal(Signal::TERM);
         assert!(worker.wait().await.success(), "{}", worker.log());
     }
-    assert_eq!(world.cells().await, format!("completed: {}", 2 * CELLS));
+    assert_eq!(world.cells().await, format!("completed: {}", OLDER + PRESENT));
     assert!(world.billed().values().all(|submits| *submits == 1));
     world.assert_settled().await;
     Drained { world, older: old_worker, present: new_worker }
@@ -118,7 +141,7 @@ async fn an_older_worker_and_a_present_one_drain_one_queue_across_the_newest_mig
     let by_older = completed_by(&world, "older", &older).await + completed_by(&world, "present", &older).await;
     let by_present = completed_by(&world, "older", &present).await + completed_by(&world, "present", &present).await;
     eprintln!("{by_older} cells were completed by the older worker, {by_present} by the present one");
-    assert!(by_older > 0 && by_present > 0 && by_older + by_present == 2 * CELLS);
+    assert!(by_older > 0 && by_present > 0 && by_older + by_present == OLDER + PRESENT);
 }
 
 #[tokio::test]
@@ -135,7 +158,7 @@ async fn an_older_worker_leaves_newer_payloads_to_a_present_one_and_both_do_olde
     eprintln!(
         "of the older program's cells {old_by_older} were completed by the older worker, {old_by_present} by the present one"
     );
-    assert!(old_by_older > 0 && old_by_present > 0 && old_by_older + old_by_present == CELLS);
-    assert_eq!(completed_by(&world, "present", &present).await, CELLS, "newer payloads");
+    assert!(old_by_older > 0 && old_by_present > 0 && old_by_older + old_by_present == OLDER);
+    assert_eq!(completed_by(&world, "present", &present).await, PRESENT, "newer payloads");
     assert!(older.log().contains("jobs of a newer program are left"), "it never met one:\n{}", older.log());
 }

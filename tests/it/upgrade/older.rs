@@ -1,7 +1,7 @@
 //! Older programs: found in the history, built once, kept in the target directory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -29,19 +29,41 @@ fn history() -> Result<(), &'static str> {
     }
 }
 
-/// The last commit before the newest migration.
+/// The last commit of the main line whose migrations are some of today's, each as it is today: one that was still being written
+/// then has no way to today's.
 pub(super) fn before_the_newest_migration() -> Found {
     history()?;
-    let files = fs::read_dir(Path::new(ROOT).join("migrations")).expect("the migrations");
-    let newest = files.map(|file| file.expect("a migration").file_name()).max().expect("a migration");
-    let newest = format!("migrations/{}", newest.to_str().expect("a name in UTF-8"));
-    let added = git(&["log", "--diff-filter=A", "--format=%H", "--", &newest]).unwrap_or_default();
-    // Not committed yet: the present commit is the last one before it.
-    let before = added.lines().next().map_or_else(|| "HEAD".to_owned(), |commit| format!("{commit}^"));
-    match git(&["ls-tree", "-r", "--name-only", &before, "migrations/"]) {
-        Some(migrations) if !migrations.is_empty() => Ok(commit(&before)),
-        _ => Err("nothing older to try: the newest migration came with the first"),
-    }
+    let today = fs::read_dir(Path::new(ROOT).join("migrations")).expect("the migrations");
+    let today: BTreeSet<String> = today
+        .map(|file| {
+            let path = file.expect("a migration").path();
+            let content = git(&["hash-object", path.to_str().expect("a name in UTF-8")]).expect("its hash");
+            format!("{content}\tmigrations/{}", path.file_name().expect("its name").to_string_lossy())
+        })
+        .collect();
+    let commits = git(&["log", "--first-parent", "--format=%H", "HEAD"]).unwrap_or_default();
+    let before = commits.lines().find(|commit| {
+        let then = migrations_at(commit);
+        !then.is_empty() && then.len() < today.len() && then.is_subset(&today)
+    });
+    before.map_or(Err("nothing older to try: the newest migration came with the first"), |before| Ok(before.to_owned()))
+}
+
+/// Content's hash and name of each migration at a commit.
+fn migrations_at(commit: &str) -> BTreeSet<String> {
+    let listed = git(&["ls-tree", "-r", commit, "migrations/"]).unwrap_or_default();
+    listed.lines().filter_map(|line| Some(line.split_once(" blob ")?.1.to_owned())).collect()
+}
+
+/// The environment variables of this command that a program refuses because they came after it.
+pub(super) fn unknown_settings(mut command: Command) -> Vec<String> {
+    let output = command.output().expect("run it");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let unknown = |line: &str| {
+        let (before, _) = line.split_once("): there is no such setting")?;
+        Some(before.rsplit_once("environment variable ")?.1.to_owned())
+    };
+    said.split(';').filter_map(unknown).collect()
 }
 
 /// The last commit before the newest version of a payload.
