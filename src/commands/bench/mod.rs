@@ -1,5 +1,7 @@
 //! `imagemill bench`: what the engine costs and how fast it is, on this machine, beside apalis-postgres's stock backend.
 
+mod claim;
+mod claims;
 mod cost;
 mod create;
 mod drain;
@@ -35,8 +37,8 @@ use self::{drain::Rate, ground::Ground, machine::Machine, rows::Row, simulated::
 use super::{output, report::Failure, running::Leave};
 
 /// Names of the measures, in the order in which they are taken.
-const MEASURES: [&str; 11] =
-    ["create", "drain-4", "drain-1", "history", "stock", "latency", "roll-up", "idle", "ten-thousand", "kill", "cost"];
+const MEASURES: [&str; 12] =
+    ["create", "drain-4", "drain-1", "history", "stock", "latency", "roll-up", "idle", "ten-thousand", "kill", "cost", "claim"];
 
 /// Why a number of statements is missing.
 const NO_STATEMENTS: &str = "PostgreSQL has no pg_stat_statements: install its contrib files";
@@ -185,7 +187,8 @@ impl Bench {
             "idle" => idle::measure(self).await,
             "ten-thousand" => in_flight::measure(self).await,
             "kill" => kill::measure(self).await,
-            _ => cost::measure(self).await,
+            "cost" => cost::measure(self).await,
+            _ => claim::measure(self).await,
         }
     }
 
