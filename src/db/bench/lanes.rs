@@ -17,13 +17,15 @@ pub struct Held {
 /// # Errors
 /// What PostgreSQL says.
 pub async fn limit(connection: &mut PgConnection, lane: &str, places: i32, rate: Option<(f64, i32)>) -> Result<(), sqlx::Error> {
-    sqlx::query("update imagemill.lanes set max_in_flight = $2, submits_per_second = $3, burst = coalesce($4, burst) where lane = $1")
-        .bind(lane)
-        .bind(places)
-        .bind(rate.map(|(rate, _)| rate))
-        .bind(rate.map(|(_, burst)| burst))
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "update imagemill.lanes set max_in_flight = $2, submits_per_second = $3, burst = coalesce($4, burst) where lane = $1",
+    )
+    .bind(lane)
+    .bind(places)
+    .bind(rate.map(|(rate, _)| rate))
+    .bind(rate.map(|(_, burst)| burst))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
