@@ -36,7 +36,7 @@ use crate::{
         status::{ErrorKind, RetryMode, Status},
     },
     queue::{
-        AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
+        AttemptEnd, Engine, Interrupt, Job, Outcome, Poller, QueueError, Verdict,
         ledger::{Acceptance, AttemptState, Begun, Evidence, OpenAttempt, Past, Submit},
     },
 };
@@ -393,6 +393,10 @@ impl Journal for CellJournal<'_> {
 
     async fn submit_answered(&self, token_hash: &str, begun: Instant, answer: &SubmitAnswer) {
         self.calls.submit_answered(token_hash, begun, answer, self.is_troubled.load(Ordering::Acquire)).await;
+    }
+
+    fn poller(&self) -> Poller {
+        self.engine.poller(&self.row.lane)
     }
 
     async fn poll_refused(&self, token_hash: &str, begun: Instant, status: u16, error: &str) {
