@@ -3,7 +3,11 @@
 pub mod actor;
 pub mod attempt_service;
 #[cfg(feature = "worker")]
+mod cell_journal;
+#[cfg(feature = "worker")]
 mod cell_outcome;
+#[cfg(feature = "worker")]
+mod cell_picture;
 mod cell_settle;
 mod conflict;
 pub mod context;
