@@ -1,6 +1,7 @@
 //! Limits, turns and budgets of the lanes, with worker processes and the simulator's ledger.
 
 mod budgets;
+mod days;
 mod places;
 mod rates;
 mod turns;
