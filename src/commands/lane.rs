@@ -27,10 +27,8 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             number(lane.submits_per_second.map(|rate| rate.to_string())),
             lane.burst.to_string(),
             number(lane.polls_per_second.map(|rate| rate.to_string())),
-            lane.max_submits_per_day.map_or_else(
-                || lane.submits_today.to_string(),
-                |limit| format!("{} of {limit}", lane.submits_today),
-            ),
+            lane.max_submits_per_day
+                .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
             if lane.pauses.is_empty() { "-".to_owned() } else { lane.pauses.join("; ") },
         ]
     });

@@ -48,6 +48,16 @@ pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx
     .await
 }
 
+/// When the next day of the lanes' budgets begins: midnight UTC.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn next_day(connection: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar("select (date_trunc('day', now() at time zone 'UTC') + interval '1 day') at time zone 'UTC'")
+        .fetch_one(connection)
+        .await
+}
+
 /// Pauses a lane as an operator; a pause that stands gets these words and this end.
 ///
 /// # Errors

@@ -68,6 +68,7 @@ impl Steps {
         let shared = Shared {
             gate: Gate::new(&options.token_hash),
             cancels: Notify::new(),
+            bounds: Notify::new(),
             options,
             serving,
             wake: Arc::clone(&wake),

@@ -82,6 +82,19 @@ const HELD: &str = "
     update apalis.jobs set metadata = metadata || hstore('solitary', 'true')
         where idempotency_key = (select id::text from imagemill.subtasks where cell = 1)";
 
+async fn taken_in_turn(world: &World, is_hinted: bool) -> i64 {
+    let mut transaction = world.pool().begin().await.expect("begin");
+    let statement = "
+        select count(claimed.id)
+        from (select array_agg('prod'::text) as lanes, array_agg(id::text) as groups, array_agg(user_id::text) as owners,
+                     array_agg(1) as weights, array_agg(true) as budgets, array_agg(null::timestamptz) as after,
+                     array_agg(null::text) as after_ids
+              from imagemill.tasks where $1) as hint,
+             imagemill.claim('imagemill.generate_image', 'one', 1, array['prod'], '', null, null, null, false, hint.lanes,
+                             hint.groups, hint.owners, hint.weights, hint.budgets, hint.after, hint.after_ids) as claimed";
+    sqlx::query_scalar(statement).bind(is_hinted).fetch_one(&mut *transaction).await.expect("claim")
+}
+
 #[tokio::test]
 async fn what_is_taken_by_its_key_or_alone_keeps_to_the_budget_as_well() {
     let world = World::new().await;
@@ -112,10 +125,16 @@ async fn what_is_taken_by_its_key_or_alone_keeps_to_the_budget_as_well() {
         ("update imagemill.tasks set not_before = now() + interval '1 hour'", 0),
         ("update imagemill.tasks set max_submits = null", 0),
         ("update imagemill.tasks set not_before = null", 1),
+        // Before anybody has looked what is overdue.
+        ("update imagemill.tasks set not_after = now() - interval '1 second'", 0),
+        ("update imagemill.tasks set not_after = now() + interval '1 hour'", 1),
     ] {
         set(limit).await;
         assert_eq!(taken(None).await, are_taken, "alone: {limit}");
         assert_eq!(taken(Some(2)).await, are_taken, "by its key: {limit}");
+        assert_eq!(taken_in_turn(&world, false).await, are_taken, "in turn: {limit}");
+        // A hint may be a second old.
+        assert_eq!(taken_in_turn(&world, true).await, are_taken, "by a hint: {limit}");
     }
     // What has an open attempt is polled on, whatever the budget.
     set("update imagemill.tasks set max_submits = 0").await;

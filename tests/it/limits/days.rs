@@ -33,11 +33,8 @@ async fn let_a_day_pass(world: &World) {
 
 #[tokio::test]
 async fn a_lane_submits_no_more_than_its_day_allows_while_workers_are_killed() {
-    let mut options = SimulatorOptions {
-        duration: Span::fixed(300),
-        pending_polls: Span::fixed(0),
-        ..SimulatorOptions::default()
-    };
+    let mut options =
+        SimulatorOptions { duration: Span::fixed(300), pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
     // Two may have been billed, and two were not.
     for (submit, status) in [(2, 500), (4, 429), (6, 400), (14, 500)] {
         options.script.insert(submit, Behaviour::status(status));
@@ -74,10 +71,11 @@ async fn what_was_not_billed_is_given_back_and_what_may_have_been_is_not() {
     world.create(4).await;
     let worker = world.worker(&[]);
     spends(&world, 2).await;
-    let attempt: String = sqlx::query_scalar("select subtask_id || '/' || ordinal from imagemill.attempts where state = 'unknown'")
-        .fetch_one(world.pool())
-        .await
-        .expect("the unknown attempt");
+    let attempt: String =
+        sqlx::query_scalar("select subtask_id || '/' || ordinal from imagemill.attempts where state = 'unknown'")
+            .fetch_one(world.pool())
+            .await
+            .expect("the unknown attempt");
     ends_with(&world, &["--as", "tester", "attempt", "resolve", &attempt, "--not-billed"], 0).await;
     eventually("one more goes", || async { world.number(BILLED).await == 2 && world.simulator.ledger().len() == 2 }).await;
     drop(worker);

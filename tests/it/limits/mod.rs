@@ -4,6 +4,7 @@ mod budgets;
 mod days;
 mod places;
 mod rates;
+mod times;
 mod turns;
 
 use chrono::{DateTime, TimeDelta, Utc};
