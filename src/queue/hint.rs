@@ -5,7 +5,7 @@
 //! that is missing is found with the next look; one that has nothing left is passed over until then.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -50,7 +50,7 @@ struct Group {
     after_id: String,
 }
 
-/// The groups that a claim is to choose from, by columns, oldest first.
+/// The groups that a claim is to choose from, by columns. Where turns are equal the first of them has it.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     pub(super) lanes: Vec<String>,
@@ -94,6 +94,11 @@ pub(super) struct Hint {
     oldest: Option<(DateTime<Utc>, Instant)>,
     /// Jobs of the last claim.
     taken: usize,
+    /// Which claim this is.
+    claim: u64,
+    /// The last claim that took a job of the group (by name and lane), and of the owner (by lane).
+    served: HashMap<(String, String), u64>,
+    served_owners: HashMap<(String, String), u64>,
 }
 
 /// A look that is under way.
@@ -144,6 +149,10 @@ impl Hint {
         }
         self.groups = groups.into_iter().map(|group| ((group.name.clone(), group.lane.clone()), group)).collect();
         self.read = Some((Instant::now(), took));
+        self.served.retain(|name, _| self.groups.contains_key(name));
+        let owners: HashSet<(&str, &str)> =
+            self.groups.values().map(|group| (group.owner.as_str(), group.lane.as_str())).collect();
+        self.served_owners.retain(|(owner, lane), _| owners.contains(&(owner.as_str(), lane.as_str())));
         for said in &look.since {
             self.apply(said);
         }
@@ -162,7 +171,10 @@ impl Hint {
         }
         self.read?;
         let most = (2 * self.taken).clamp(*CANDIDATES.start(), *CANDIDATES.end());
+        // Where turns are equal: whoever was served longest ago, then the oldest. So of more owners, or tasks, than there are places
+        // none waits until another has ended.
         let mut chosen: Vec<&Group> = self.groups.values().collect();
+        chosen.sort_by_cached_key(|group| self.last_served(group));
         for lane in &served.lanes {
             if chosen.iter().filter(|group| group.lane == *lane).count() > most {
                 let kept = nearest(chosen.iter().filter(|group| group.lane == *lane).copied().collect(), most);
@@ -170,7 +182,7 @@ impl Hint {
                 chosen.extend(kept);
             }
         }
-        chosen.sort_by(|left, right| (&left.name, &left.lane).cmp(&(&right.name, &right.lane)));
+        chosen.sort_by_cached_key(|group| (self.last_served(group), &group.name, &group.lane));
         let mut candidates = Candidates::default();
         for group in chosen {
             candidates.lanes.push(group.lane.clone());
@@ -182,6 +194,12 @@ impl Hint {
             candidates.after_ids.push(Some(group.after_id.clone()));
         }
         Some(candidates)
+    }
+
+    /// The last claims that served its owner and it; none where there was none.
+    fn last_served(&self, group: &Group) -> (Option<u64>, Option<u64>) {
+        let of = |served: &HashMap<_, u64>, name: &str| served.get(&(name.to_owned(), group.lane.clone())).copied();
+        (of(&self.served_owners, &group.owner), of(&self.served, &group.name))
     }
 
     /// From when on running jobs are to be counted.
@@ -217,6 +235,8 @@ impl Hint {
             Said::Took(name, run_at, id) => {
                 let Some(known) = self.groups.get_mut(name) else { return };
                 known.jobs += 1;
+                self.served_owners.insert((known.owner.clone(), known.lane.clone()), self.claim);
+                self.served.insert(name.clone(), self.claim);
                 if (known.after, &known.after_id) < (*run_at, id) {
                     known.after = *run_at;
                     known.after_id.clone_from(id);
@@ -232,6 +252,7 @@ impl Hint {
     /// taken, the next claim looks for what has come.
     pub(super) fn ended(&mut self, taken: usize, has_more: bool) {
         self.taken = taken;
+        self.claim += 1;
         self.is_wanted = has_more;
         if !has_more {
             self.read = None;
@@ -261,23 +282,24 @@ impl Look {
 }
 
 /// Of one lane's groups those whose turn is the next: of each owner those with the fewest jobs for their weight, and the owners
-/// side by side, those with the fewest jobs first.
+/// side by side, those with the fewest jobs first; where they are equal in the order given.
 fn nearest(groups: Vec<&Group>, most: usize) -> Vec<&Group> {
-    let mut by_owner: HashMap<&str, Vec<&Group>> = HashMap::new();
-    for group in groups {
-        by_owner.entry(&group.owner).or_default().push(group);
+    let mut by_owner: HashMap<&str, Vec<(usize, &Group)>> = HashMap::new();
+    for (place, group) in groups.into_iter().enumerate() {
+        by_owner.entry(&group.owner).or_default().push((place, group));
     }
     let mut ranked = Vec::new();
     for groups in by_owner.values_mut() {
-        // Stable: the oldest first where they are equal.
-        groups.sort_by(|left, right| {
+        // Stable: in the order given where they are equal.
+        groups.sort_by(|(_, left), (_, right)| {
             let load = |group: &Group| group.jobs as f64 / f64::from(group.weight.max(1));
-            load(left).total_cmp(&load(right)).then_with(|| left.name.cmp(&right.name))
+            load(left).total_cmp(&load(right))
         });
-        ranked.extend(groups.iter().enumerate().map(|(rank, group)| (rank, group.owner_jobs, *group)));
+        let nth = groups.iter().enumerate();
+        ranked.extend(nth.map(|(rank, (place, group))| (rank as i64 + group.owner_jobs, *place, *group)));
     }
-    ranked.sort_by_key(|(rank, owner_jobs, group)| (*rank as i64 + *owner_jobs, group.name.clone()));
-    ranked.into_iter().take(most).map(|(_, _, group)| group).collect()
+    ranked.sort_by_key(|(turn, place, _)| (*turn, *place));
+    ranked.into_iter().take(most).map(|(.., group)| group).collect()
 }
 
 #[cfg(test)]
@@ -308,6 +330,27 @@ mod tests {
         assert_eq!(names(2), ["c", "d"]);
         assert_eq!(names(3), ["c", "d", "b"]);
         assert_eq!(names(9).len(), 4);
+    }
+
+    #[test]
+    fn who_was_served_longest_ago_is_the_first() {
+        let mut hint = Hint { read: Some((Instant::now(), Duration::ZERO)), ..Hint::default() };
+        for (name, owner) in [("a", "one"), ("b", "one"), ("c", "two"), ("d", "three")] {
+            hint.groups.insert((name.to_owned(), "prod".to_owned()), group(name, owner, 1, 0));
+        }
+        let served = Served {
+            queue: "cells".into(),
+            lanes: vec!["prod".to_owned()],
+            group: None,
+            slots: crate::queue::slots::Slots::new(1, Arc::default()),
+        };
+        let order = |hint: &Hint| hint.candidates(&served).unwrap().groups.join("");
+        assert_eq!(order(&hint), "abcd");
+        for (name, expected) in [("a", "cdba"), ("c", "dbac"), ("b", "dcab")] {
+            hint.took("prod", name, DateTime::UNIX_EPOCH, "1");
+            hint.ended(1, true);
+            assert_eq!(order(&hint), expected, "after {name}");
+        }
     }
 
     #[test]

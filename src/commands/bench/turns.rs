@@ -20,8 +20,8 @@ use crate::{
 
 const NAME: &str = "turns";
 
-/// What a job lasts, in milliseconds.
-const DURATION: &str = "3000";
+/// What a job lasts, in milliseconds: three seconds, and not all of them end at once because they began at once.
+const DURATION: &str = "2500-3500";
 
 /// Places of the lane where a small task waits behind a large one; how long that has had it to itself, and how often one comes.
 const PLACES: i32 = 40;
