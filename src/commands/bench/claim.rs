@@ -22,8 +22,11 @@ use crate::{
 
 const NAME: &str = "claim";
 
-/// Tasks that wait, and their owners.
-const TASKS: usize = 1_000;
+/// Cells that wait, their tasks, and the owners of those. And the fewest of a small scale, which still last a while.
+const CELLS: f64 = 1_000_000.0;
+const LEAST_CELLS: f64 = 50_000.0;
+const TASKS: f64 = 1_000.0;
+const LEAST_TASKS: f64 = 50.0;
 const OWNERS: usize = 10;
 
 /// Worker processes, each with so many slots: what a claim can take.
@@ -52,7 +55,7 @@ const TICK: Duration = Duration::from_millis(500);
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let database = bench.ground.database(NAME).await?;
-    let waiting = fill(bench, &database).await?;
+    let (tasks, waiting) = fill(bench, &database).await?;
     output::note(&format!("{NAME}: {} cells wait", number(waiting as f64)));
     let fresh = drain(bench, &database, LATENCY, 0.0).await?;
     let flat_out = drain(bench, &database, NO_LATENCY, 0.0).await?;
@@ -66,7 +69,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     bench.ground.drop(database).await?;
     let what = format!("a claim by one of {WORKERS} workers of {SLOTS} slots, p99");
     let waiting = number(waiting as f64);
-    let waits = format!("{waiting} cells of {TASKS} tasks waiting");
+    let waits = format!("{waiting} cells of {} tasks waiting", number(tasks as f64));
     Ok(vec![
         row(format!("{what}, {waits}"), &fresh, Some(5.0))?,
         row(format!("{what}, after {} cells claimed with a transaction open", number(before)), &aged, Some(20.0))?,
@@ -74,16 +77,20 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     ])
 }
 
-/// Has them wait: returns how many.
-async fn fill(bench: &Bench, database: &Database) -> Result<usize, Failure> {
-    let grid = scaled(DRAINED, bench.options.scale());
+/// Has them wait: returns how many tasks and cells.
+async fn fill(bench: &Bench, database: &Database) -> Result<(usize, usize), Failure> {
+    let scale = bench.options.scale();
+    // A tenth has as many tasks.
+    let count = (TASKS * (10.0 * scale).min(1.0)).max(LEAST_TASKS);
+    let grid = scaled(DRAINED, (CELLS * scale).max(LEAST_CELLS) / count / cells(DRAINED) as f64);
+    let count = count as usize;
     let mut owners = Vec::new();
     for number in 0..OWNERS {
         owners.push(tasks::another_owner(&bench.ground, database, &format!("owner {number}")).await?);
     }
-    for number in 0..TASKS {
+    for number in 0..count {
         if number % 100 == 0 {
-            output::note(&format!("{NAME}: {number} of {TASKS} tasks"));
+            output::note(&format!("{NAME}: {number} of {count} tasks"));
         }
         tasks::create_for(database, &owners[number % OWNERS], &definition(&format!("bench {number}"), grid)?).await?;
     }
@@ -91,7 +98,7 @@ async fn fill(bench: &Bench, database: &Database) -> Result<usize, Failure> {
     // As autovacuum leaves it.
     statistics::vacuum(&mut connection).await.map_err(Failure::failed)?;
     statistics::checkpoint(&mut connection).await.map_err(Failure::failed)?;
-    Ok(TASKS * cells(grid))
+    Ok((count, count * cells(grid)))
 }
 
 /// Drains for a while, and returns the claims after the first so many cells.

@@ -26,6 +26,11 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// How often is looked.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 
+/// So many seconds, or fewer where the scale is less than a tenth: nobody wants to wait for the upstream then.
+pub(super) fn seconds(bench: &Bench, seconds: f64) -> f64 {
+    seconds * (10.0 * bench.options.scale()).clamp(0.1, 1.0)
+}
+
 /// See the module.
 pub(super) struct Fleet {
     pub(super) database: Database,
@@ -36,10 +41,11 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Prepares a database of that name and a simulator whose jobs last so many milliseconds; no worker yet.
-    pub(super) async fn prepare(bench: &Bench, name: &str, duration: &str) -> Result<Self, Failure> {
+    /// Prepares a database of that name and a simulator whose jobs last between so many seconds; no worker yet.
+    pub(super) async fn prepare(bench: &Bench, name: &str, (least, most): (f64, f64)) -> Result<Self, Failure> {
         let database = bench.ground.database(name).await?;
-        let simulated = bench.simulated(&["--duration", duration]).await?;
+        let duration = format!("{:.0}-{:.0}", least * 1000.0, most * 1000.0);
+        let simulated = bench.simulated(&["--duration", &duration]).await?;
         let connection = database.connect().await?;
         Ok(Self { database, simulated, connection, workers: Vec::new() })
     }

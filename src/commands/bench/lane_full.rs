@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     Bench,
-    fleet::{Fleet, LANE, TICK, WORKERS},
+    fleet::{self, Fleet, LANE, TICK, WORKERS},
     rows::{Must, Row, number},
     tasks::{self, LARGE, scaled},
 };
@@ -15,15 +15,16 @@ const NAME: &str = "lane-full";
 /// Places of the lane.
 const PLACES: i32 = 40;
 
-/// What a job lasts, in milliseconds.
-const DURATION: &str = "3000";
+/// What a job lasts, in seconds.
+const DURATION: f64 = 3.0;
 
 /// Share of the large grid: a minute for this lane. And the least, four times what it holds.
 const CELLS: f64 = 800.0 / 50_000.0;
 const LEAST: f64 = 160.0 / 50_000.0;
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
-    let mut fleet = Fleet::prepare(bench, "lane_full", DURATION).await?;
+    let duration = fleet::seconds(bench, DURATION);
+    let mut fleet = Fleet::prepare(bench, "lane_full", (duration, duration)).await?;
     fleet.limit(PLACES, None).await?;
     let grid = scaled(LARGE, (CELLS * bench.options.scale()).max(LEAST));
     tasks::create(&bench.ground, &fleet.database, 1, grid).await?;
@@ -48,7 +49,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
         return Err(Failure::failed("the lane was not full while cells waited"));
     };
     let full = looks.iter().sum::<i64>() as f64 / looks.len() as f64 / f64::from(PLACES) * 100.0;
-    let what = format!("in flight in the lane {LANE} of {PLACES} places, jobs of 3 s, {WORKERS} workers, of its limit");
+    let jobs = number(duration);
+    let what = format!("in flight in the lane {LANE} of {PLACES} places, jobs of {jobs} s, {WORKERS} workers, of its limit");
     let note = format!(
         "from the first time that it was full to the last claim, {} s; {} looks, at the least {least}",
         number(took.as_secs_f64()),

@@ -23,7 +23,7 @@ const CELLS: f64 = 1_500.0 / 50_000.0;
 const LEAST: f64 = 150.0 / 50_000.0;
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
-    let mut fleet = Fleet::prepare(bench, "rated", "0").await?;
+    let mut fleet = Fleet::prepare(bench, "rated", (0.0, 0.0)).await?;
     fleet.limit(1_000_000, Some((RATE, BURST))).await?;
     let grid = scaled(LARGE, (CELLS * bench.options.scale()).max(LEAST));
     tasks::create(&bench.ground, &fleet.database, 1, grid).await?;

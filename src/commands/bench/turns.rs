@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Bench,
-    fleet::{Fleet, TICK},
+    fleet::{self, Fleet, TICK},
     rows::{Must, Row, median, number},
     tasks::{self, DRAINED, LARGE, cells, definition, prior, scaled},
 };
@@ -20,8 +20,8 @@ use crate::{
 
 const NAME: &str = "turns";
 
-/// What a job lasts, in milliseconds: three seconds, and not all of them end at once because they began at once.
-const DURATION: &str = "2500-3500";
+/// What a job lasts, in seconds: about three, so that those that began at once do not all end at once.
+const DURATION: (f64, f64) = (2.5, 3.5);
 
 /// Places of the lane where a small task waits behind a large one; how long that has had it to itself, and how often one comes.
 const PLACES: i32 = 40;
@@ -42,14 +42,19 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     Ok(vec![small_behind_large(bench).await?, by_priority(bench).await?, nothing_starves(bench).await?])
 }
 
-fn seconds(bench: &Bench, whole: f64, least: f64) -> Duration {
-    Duration::from_secs_f64((whole * bench.options.scale()).max(least))
+/// So many seconds, and the least of them.
+fn time(bench: &Bench, whole: f64, least: f64) -> Duration {
+    Duration::from_secs_f64((whole * bench.options.scale()).max(fleet::seconds(bench, least)))
+}
+
+fn jobs(bench: &Bench) -> (f64, f64) {
+    (fleet::seconds(bench, DURATION.0), fleet::seconds(bench, DURATION.1))
 }
 
 /// A task of 10 cells behind one of 50,000 of another owner.
 async fn small_behind_large(bench: &Bench) -> Result<Row, Failure> {
     let runs = (RUNS * bench.options.scale()).max(2.0) as usize;
-    let mut fleet = Fleet::prepare(bench, NAME, DURATION).await?;
+    let mut fleet = Fleet::prepare(bench, NAME, jobs(bench)).await?;
     let another = tasks::another_owner(&bench.ground, &fleet.database, "another").await?;
     let small = definition("small", SMALL)?;
     fleet.start(bench)?;
@@ -64,12 +69,12 @@ async fn small_behind_large(bench: &Bench) -> Result<Row, Failure> {
     tasks::create(&bench.ground, &fleet.database, 1, scaled(LARGE, bench.options.scale())).await?;
     fleet.until_full(PLACES.into()).await?;
     output::note(&format!("{NAME}: the large task has the lane"));
-    tokio::time::sleep(seconds(bench, ALONE, 6.0)).await;
+    tokio::time::sleep(time(bench, ALONE, 6.0)).await;
     let mut behind = Vec::new();
     for _ in 0..runs {
         // Not in step with the jobs of the large one.
-        let pause = rand::rng().random_range(0..3_000);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let pause: f64 = rand::rng().random_range(0.0..fleet::seconds(bench, DURATION.1));
+        tokio::time::sleep(Duration::from_secs_f64(pause)).await;
         behind.push(run_one(&mut fleet, &another, &small).await?);
     }
     fleet.stop(bench).await?;
@@ -96,7 +101,7 @@ async fn run_one(fleet: &mut Fleet, owner: &Actor, definition: &TaskDefinition) 
 /// Two tasks of one owner, of priorities 1 and 8.
 async fn by_priority(bench: &Bench) -> Result<Row, Failure> {
     output::note(&format!("{NAME}: by priority"));
-    let mut fleet = Fleet::prepare(bench, NAME, DURATION).await?;
+    let mut fleet = Fleet::prepare(bench, NAME, jobs(bench)).await?;
     fleet.limit(SHARED, None).await?;
     let mut both = Vec::new();
     for priority in [1, 8] {
@@ -105,7 +110,7 @@ async fn by_priority(bench: &Bench) -> Result<Row, Failure> {
     }
     fleet.start(bench)?;
     fleet.until_full(SHARED.into()).await?;
-    let counted = seconds(bench, COUNTED, 3.0);
+    let counted = time(bench, COUNTED, 3.0);
     let (began, mut looks, mut low, mut high) = (Instant::now(), 0.0, 0.0, 0.0);
     while began.elapsed() < counted {
         let places = lanes::places(&mut fleet.connection, &both).await.map_err(Failure::failed)?;
@@ -130,7 +135,7 @@ async fn by_priority(bench: &Bench) -> Result<Row, Failure> {
 /// An owner with many tasks, one with a task of the highest priority, one with a task of the lowest.
 async fn nothing_starves(bench: &Bench) -> Result<Row, Failure> {
     output::note(&format!("{NAME}: what the least gets"));
-    let mut fleet = Fleet::prepare(bench, NAME, DURATION).await?;
+    let mut fleet = Fleet::prepare(bench, NAME, jobs(bench)).await?;
     fleet.limit(PLACES, None).await?;
     let mut all: Vec<Uuid> = Vec::new();
     for (owner, count, priority) in [("many", MANY, 1), ("high", 1, 8), ("low", 1, 1)] {
@@ -143,7 +148,7 @@ async fn nothing_starves(bench: &Bench) -> Result<Row, Failure> {
     fleet.start(bench)?;
     fleet.until_full(PLACES.into()).await?;
     // Each of the many has a place every seven seconds.
-    let counted = seconds(bench, 2.0 * ALONE, 15.0);
+    let counted = time(bench, 2.0 * ALONE, 15.0);
     tokio::time::sleep(counted).await;
     let submitted = lanes::submitted(&mut fleet.connection, &all).await.map_err(Failure::failed)?;
     fleet.stop(bench).await?;
