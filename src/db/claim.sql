@@ -43,6 +43,8 @@ as $$
     where tasks.id = any (array(select given::uuid from unnest(groups) as given where given ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'))
 $$;
 
+comment on function imagemill.group_limits is 'What the queue asks of the tasks that its groups are. submits_left leaves the cells in flight out; null: nothing bounds it.';
+
 -- The same with what the turns go by, where the times of the groups have come. What is in no lane submits nothing: neither times
 -- nor budgets hold it up.
 create or replace function imagemill.groups_to_claim(p_queue text, p_lanes text[])

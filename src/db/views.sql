@@ -108,7 +108,13 @@ select l.lane, coalesce(p.pending, 0) as pending,
                      and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane and j.run_at <= now()
                    order by j.run_at, j.id limit 1) as oldest) as due) as oldest_waiting,
        (select string_agg(concat_ws(' ', q.reason, nullif(q.token_hash, ''), '(' || q.why || ')', 'until ' || to_char(q.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')), '; ' order by q.since)
-        from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why
+        from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why,
+       l.max_submits_per_day,
+       (select coalesce(sum(d.submits), 0) from imagemill.lane_days d
+        where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
+       + (select count(*) from imagemill.attempts a
+          where a.lane = l.lane and a.finished_at is null
+            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today
 from imagemill.lanes l
 left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
            where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
@@ -127,6 +133,7 @@ comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minute
 comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
 comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
 comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: it submits.';
+comment on column imagemill.lane_overview.submits_today is 'Attempts of today (UTC), without those that were surely not billed: what counts against max_submits_per_day.';
 
 create or replace function imagemill.count_submits(task uuid, is_unknown boolean) returns bigint
 language plpgsql stable strict security definer set search_path = pg_catalog cost 1000
@@ -155,7 +162,8 @@ select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane,
        case when p.task_id is not null then p.accepted else imagemill.count_submits(t.id, false)
        end as paid_submits,
        case when p.task_id is not null then p."unknown" else imagemill.count_submits(t.id, true)
-       end as unknown_submits
+       end as unknown_submits,
+       t.max_submits, t.not_before, t.not_after
 from imagemill.tasks t
 join imagemill.task_counts c on c.task_id = t.id
 join imagemill.users u on u.id = t.user_id
