@@ -4,7 +4,11 @@ pub mod actor;
 pub mod attempt_service;
 pub mod bounds;
 #[cfg(feature = "worker")]
+mod cell_journal;
+#[cfg(feature = "worker")]
 mod cell_outcome;
+#[cfg(feature = "worker")]
+mod cell_picture;
 mod cell_settle;
 mod conflict;
 pub mod context;
