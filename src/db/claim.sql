@@ -380,6 +380,13 @@ begin
         missing := array_fill(0, array[coalesce(cardinality(p_group_of), 0)]);
         if p_key is not null or p_solitary then
             dealt := '{}';
+        elsif cardinality(p_group_of) = 1 then
+            -- All that is free is its own: the most common case where little waits, and somebody waits for it.
+            place := array_position(lane_of, p_lane_of[1]);
+            free := case when is_done[1] then 0
+                         else least(room[place], p_wanted - got, coalesce(left_of[1] - taken[1], p_wanted)) end;
+            dealt := case when free > 0 then array[1] end;
+            places_of := case when free > 0 then array[free] end;
         else
             with candidate as (
                 select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
@@ -470,35 +477,55 @@ begin
                 order by jobs.run_at, jobs.id limit shares.places
                 for update skip locked) as waiting;
         end if;
+        if p_key is not null or p_solitary then
+            for one in
+                update apalis.jobs as jobs
+                set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
+                where jobs.id = any (ids)
+                returning jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, jobs.metadata ? 'resume' as is_resumed,
+                          coalesce((jobs.metadata -> 'crashes')::integer, 0) as crashes, jobs.metadata -> 'lane' as lane,
+                          jobs.metadata -> 'group' as "group", jobs.run_at
+            loop
+                id := one.id; job := one.job; claim := one.attempts; key := one.idempotency_key; is_resumed := one.is_resumed;
+                crashes := one.crashes; lane := one.lane; "group" := one."group"; run_at := one.run_at; wait := null;
+                place := array_position(lane_of, one.lane);
+                if place is not null and not one.is_resumed then
+                    -- Null where the lane has no rate.
+                    wait := case when base[place] is not null then greatest(lead, base[place] - slack[place]) end;
+                    given[place] := given[place] + 1;
+                end if;
+                return next;
+            end loop;
+            exit;
+        end if;
+        -- These are locked, so the UPDATE takes each of them. In one statement: what is done for each row by itself is done under
+        -- the lane's lock.
+        return query
+        update apalis.jobs as jobs
+        set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
+        from (select listed.id, array_position(lane_of, p_lane_of[listed.number]) as place,
+                     row_number() over (partition by p_lane_of[listed.number]) - 1 as nth
+              from unnest(ids, numbers) as listed (id, number)) as picked
+        where jobs.id = picked.id
+        returning jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, false, coalesce((jobs.metadata -> 'crashes')::integer, 0),
+                  jobs.metadata -> 'lane', jobs.metadata -> 'group', jobs.run_at,
+                  -- Null where the lane has no rate.
+                  case when base[picked.place] is not null
+                       then greatest(lead, base[picked.place] + (given[picked.place] + picked.nth) * step[picked.place]
+                                           - slack[picked.place]) end;
         for place in 1..coalesce(cardinality(dealt), 0) loop
             missing[dealt[place]] := missing[dealt[place]] + places_of[place];
         end loop;
         for one in
-            update apalis.jobs as jobs
-            set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
-            from unnest(ids, numbers) as picked (id, number) where jobs.id = picked.id
-            returning picked.number, jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, jobs.metadata ? 'resume' as is_resumed,
-                      coalesce((jobs.metadata -> 'crashes')::integer, 0) as crashes, jobs.metadata -> 'lane' as lane,
-                      jobs.metadata -> 'group' as "group", jobs.run_at
+            select listed.number, array_position(lane_of, p_lane_of[listed.number]) as place, count(*)::integer as jobs
+            from unnest(numbers) as listed (number) group by 1, 2
         loop
-            id := one.id; job := one.job; claim := one.attempts; key := one.idempotency_key; is_resumed := one.is_resumed;
-            crashes := one.crashes; lane := one.lane; "group" := one."group"; run_at := one.run_at; wait := null;
-            got := got + 1;
-            if one.number > 0 then
-                missing[one.number] := missing[one.number] - 1;
-                taken[one.number] := taken[one.number] + 1;
-            end if;
-            place := array_position(lane_of, one.lane);
-            if place is not null and not one.is_resumed then
-                room[place] := room[place] - 1;
-                -- Null where the lane has no rate.
-                wait := case when base[place] is not null
-                             then greatest(lead, base[place] + given[place] * step[place] - slack[place]) end;
-                given[place] := given[place] + 1;
-            end if;
-            return next;
+            got := got + one.jobs;
+            missing[one.number] := missing[one.number] - one.jobs;
+            taken[one.number] := taken[one.number] + one.jobs;
+            room[one.place] := room[one.place] - one.jobs;
+            given[one.place] := given[one.place] + one.jobs;
         end loop;
-        exit when p_key is not null or p_solitary;
         is_short := false;
         for place in 1..cardinality(missing) loop
             if missing[place] > 0 then
