@@ -6,7 +6,7 @@ use apalis::prelude::{Monitor, WorkerBuilder};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
     queue::{Engine, EngineOptions, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
-    services::{context::Context, error::ServiceError, pause_watch, pauses, processing, task_service},
+    services::{context::Context, error::ServiceError, overdue, pause_watch, pauses, processing, task_service},
 };
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::Signal;
@@ -54,6 +54,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(sweep(engine.clone(), context.clone()));
     tokio::spawn(prune(engine.clone(), context.clone()));
+    tokio::spawn(end_overdue(engine.clone(), context.clone()));
     tokio::spawn(watch(engine.clone(), context.clone(), hangups));
     let was_told = tokio::select! {
         () = engine.stopping() => false,
@@ -146,6 +147,11 @@ async fn sweep(engine: Engine, context: Context) {
             tracing::warn!(%error, "what ended tasks cost was not summed up; it comes again");
         }
     }
+}
+
+/// Cancels what is pending of tasks whose last moment has come.
+async fn end_overdue(engine: Engine, context: Context) {
+    overdue::watch(&context, &engine).await;
 }
 
 /// Looks after the pauses that name this process's token, and reads the token again on SIGHUP.

@@ -211,6 +211,9 @@ impl Engine {
             }
             other => other?,
         };
+        if claimed.met_bound {
+            shared.bounds.notify_one();
+        }
         let jobs = std::mem::take(&mut claimed.jobs);
         if !jobs.is_empty() {
             fault::point(fault::CLAIM_COMMITTED);
@@ -267,6 +270,11 @@ impl Engine {
         // What came meanwhile was not looked for.
         shared.wake.look();
         Ok(())
+    }
+
+    /// Waits until something is due of a group that may take nothing now: its budget is spent, or its time is over.
+    pub async fn bound_met(&self) {
+        self.shared.bounds.notified().await;
     }
 
     async fn see_what_waits(&self, known: &mut AllKnown) -> Result<(), QueueError> {

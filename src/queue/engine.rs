@@ -144,6 +144,7 @@ impl Engine {
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             cancels: Notify::new(),
+            bounds: Notify::new(),
             connections,
         });
         shared.last_beat.succeeded(registered_at);

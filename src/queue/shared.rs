@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub(super) listening: AtomicBool,
     /// Told when the end of running jobs was asked for.
     pub(super) cancels: Notify,
+    /// Told when the claim met a group that may take nothing now.
+    pub(super) bounds: Notify,
 }
 
 impl Shared {

@@ -70,6 +70,7 @@ impl Steps {
             gate: Gate::new(&options.token_hash),
             polls: Arc::new(Polls::new(options.lease)),
             cancels: Notify::new(),
+            bounds: Notify::new(),
             options,
             serving,
             wake: Arc::clone(&wake),

@@ -34,6 +34,8 @@ pub(super) struct CellJournal<'a> {
     sha256: String,
     answer_within: Duration,
     calls: LaneCalls<'a>,
+    /// When its task's last moment comes; none: never.
+    submits_until: Option<Instant>,
     /// The attempt that this run began.
     ordinal: OnceLock<i32>,
     /// How often the lane had been stopped in this process when it began.
@@ -53,11 +55,17 @@ impl<'a> CellJournal<'a> {
             sha256,
             answer_within,
             calls,
+            submits_until: None,
             ordinal: OnceLock::new(),
             epoch: OnceLock::new(),
             held: OnceLock::new(),
             is_troubled: AtomicBool::new(false),
         }
+    }
+
+    /// The same for a task of which nothing is submitted from then on.
+    pub(super) fn until(self, submits_until: Option<Instant>) -> Self {
+        Self { submits_until, ..self }
     }
 
     /// The attempt that this run began.
@@ -129,7 +137,9 @@ impl Journal for CellJournal<'_> {
     }
 
     fn may_submit(&self) -> bool {
-        self.calls.engine.may_submit(self.job) && !self.is_stopped()
+        self.calls.engine.may_submit(self.job)
+            && !self.is_stopped()
+            && self.submits_until.is_none_or(|until| Instant::now() < until)
     }
 
     async fn give_up(&self) {

@@ -77,6 +77,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let answer_within = submit_timeout + context.settings.queue.lease;
     let ordinal = open.as_ref().map(|open| open.ordinal);
     let may_pay = row.retry.mode != Some(RetryMode::Evidence);
+    let submits_for = row.submits_for.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
+    let submits_until = submits_for.and_then(|left| Instant::now().checked_add(left));
     let situation = Situation { settings, history: &history, ordinal, answer_within, may_pay };
     if row.is_cancel_requested {
         return situation.cancelled(open);
@@ -138,7 +140,7 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         Err(error) => return Outcome::internal(error),
     };
     let calls = LaneCalls { engine, client, settings: &context.settings, lane: &row.lane };
-    let journal = CellJournal::new(job, &row, sha256, answer_within, calls);
+    let journal = CellJournal::new(job, &row, sha256, answer_within, calls).until(submits_until);
     let params = MakeImageParams {
         client,
         lane: &row.lane,
@@ -157,9 +159,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation, journal.held()),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
         Ok(MadeImage::HeldBack) if journal.is_stopped() && engine.may_submit(job) => situation.held("it was while this began"),
-        Ok(MadeImage::HeldBack) => {
-            situation.not_sent("the worker leaves, its lease ran short, its row is too old, or it was cancelled")
-        }
+        Ok(MadeImage::HeldBack) => situation
+            .not_sent("the worker leaves, its lease ran short, its row is too old, its task's time is over, or it was cancelled"),
         Ok(MadeImage::NotAccepted(answer)) => situation.after_submit(answer),
         Ok(MadeImage::GivenUp) => situation.unknown("the worker left before the answer came".to_owned(), None),
         Ok(MadeImage::LeaseLost) => Outcome::new(Verdict::LeaseLost),
@@ -203,6 +204,8 @@ fn not_begun(engine: &Engine, job: &Job, situation: &Situation<'_>, held: Option
         Some(Interrupt::Handover) => Outcome::new(Verdict::HandedOver),
         None if engine.is_stopping() => Outcome::new(Verdict::HandedOver),
         None if held.is_some() => situation.held(held.unwrap_or_default()),
-        None => situation.come_back().because("not submitted: the lease ran short, or the cell was cancelled or ended meanwhile"),
+        None => situation
+            .come_back()
+            .because("not submitted: the lease ran short, its task's time is over, or the cell was cancelled or ended meanwhile"),
     }
 }

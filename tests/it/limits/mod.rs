@@ -1,9 +1,11 @@
 //! Limits, turns and budgets of the lanes, with worker processes and the simulator's ledger.
 
 mod budgets;
+mod days;
 mod places;
 mod polls;
 mod rates;
+mod times;
 mod turns;
 
 use chrono::{DateTime, TimeDelta, Utc};
