@@ -137,7 +137,9 @@ pub(super) async fn claim(
     if wanted == 0 {
         return Ok(Claimed::default());
     }
+    let began = Instant::now();
     hint.refresh(connections, served).await?;
+    let looked = began.elapsed();
     let turn = Wanted::Turn(wanted, hint.candidates(served));
     let (rows, sent, answered) = call(connections, served, worker, token_hash, &turn, Some(hint)).await?;
     let mut claimed = Claimed::default();
@@ -157,8 +159,19 @@ pub(super) async fn claim(
             }
         }
     }
+    let waited = waited(&rows);
     claimed.jobs = jobs(served, worker, rows, sent, answered);
     hint.ended(claimed.jobs.len(), claimed.jobs.len() >= wanted || claimed.look_in.is_some());
+    // The benchmark reads it.
+    tracing::debug!(
+        queue = &*served.queue,
+        wanted,
+        taken = claimed.jobs.len(),
+        took_ms = milliseconds(began.elapsed()),
+        looked_ms = milliseconds(looked),
+        waited_ms = waited.unwrap_or_default() * 1000.0,
+        "claimed"
+    );
     Ok(claimed)
 }
 
@@ -220,9 +233,18 @@ pub(super) async fn put_back(connections: &Connections, jobs: &[Job]) -> Result<
         .await
 }
 
+/// Seconds for which the lanes' locks were waited for.
+fn waited(rows: &[ClaimedRow]) -> Option<f64> {
+    rows.iter().find(|row| row.id.is_none() && row.lane.is_none() && row.group.is_none()).and_then(|row| row.wait)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
 /// The claimed jobs, those with an open attempt first.
 fn jobs(served: &Served, worker: &Arc<str>, rows: Vec<ClaimedRow>, sent: Instant, answered: Instant) -> Vec<Job> {
-    let waited = rows.iter().find(|row| row.id.is_none() && row.lane.is_none() && row.group.is_none()).and_then(|row| row.wait);
+    let waited = waited(&rows);
     let held = |row: ClaimedRow| {
         let id = row.id?;
         Some(Job {

@@ -88,7 +88,11 @@ impl Engine {
                 let is_due = known.due.take_if(|due| *due <= began).is_some();
                 known.rest.take_if(|rest| *rest <= began);
                 let is_to_look = known.look.take_if(|look| *look <= began).is_some();
-                known.has_more |= reasons.everywhere || is_due || is_to_look || reasons.queues.iter().any(|named| named == queue);
+                let is_announced = reasons.everywhere || reasons.queues.iter().any(|named| named == queue);
+                if is_announced {
+                    known.hint.announced();
+                }
+                known.has_more |= is_announced || is_due || is_to_look;
             }
             let passed = self.pass(&senders, &mut known, began >= last_look + interval, failures).await;
             if reasons.everywhere || began >= last_look + interval {

@@ -1,21 +1,29 @@
-//! What a claimer knows of the groups that wait: a hint for the next claims, read once a second.
+//! What a claimer knows of the groups that wait: a hint for the next claims, read once a second, beside them. Claims go on by the
+//! last one meanwhile, since a look walks over what was claimed before as long as any transaction is open.
 //!
 //! A stale one costs a moment's fairness and never a limit: what is in flight is counted by the claim itself, from rows. A group
 //! that is missing is found with the next look; one that has nothing left is passed over until then.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::{claim::Served, connections::Connections, error::QueueError};
 
 /// The groups are looked for so often while there is something to claim.
 const ANEW: Duration = Duration::from_secs(1);
+
+/// And so soon after the last look where something new was announced.
+const ANNOUNCED: Duration = Duration::from_millis(100);
+
+/// Between two looks passes so many times what the last one took.
+const REST: u32 = 20;
 
 /// All that runs is counted so often, however long ago it was claimed: a clock that was set back would hide it.
 const RECOUNT: Duration = Duration::from_secs(30);
@@ -42,7 +50,7 @@ struct Group {
     after_id: String,
 }
 
-/// The groups that a claim is to choose from, by columns, oldest first.
+/// The groups that a claim is to choose from, by columns. Where turns are equal the first of them has it.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     pub(super) lanes: Vec<String>,
@@ -74,31 +82,86 @@ impl Candidates {
 #[derive(Debug, Default)]
 pub(super) struct Hint {
     groups: BTreeMap<(String, String), Group>,
-    /// When they were read; none: they are not known, and the claim looks for them itself.
-    read: Option<Instant>,
+    /// When they were read, and how long that took; none: they are not known, and the claim looks for them itself.
+    read: Option<(Instant, Duration)>,
+    /// The look for what comes next.
+    look: Option<Look>,
     /// They are wanted.
     is_wanted: bool,
+    /// Something new was announced since the last look began.
+    is_announced: bool,
     /// None of the lanes' running jobs was claimed before.
     oldest: Option<(DateTime<Utc>, Instant)>,
     /// Jobs of the last claim.
     taken: usize,
+    /// Which claim this is.
+    claim: u64,
+    /// The last claim that took a job of the group (by name and lane), and of the owner (by lane).
+    served: HashMap<(String, String), u64>,
+    served_owners: HashMap<(String, String), u64>,
+}
+
+/// A look that is under way.
+#[derive(Debug)]
+struct Look {
+    task: JoinHandle<Result<(Vec<Group>, Duration), QueueError>>,
+    /// What claims have said since it began.
+    since: Vec<Said>,
+    /// Nobody wants what it finds.
+    is_obsolete: bool,
+}
+
+/// What a claim says of a group, by name and lane.
+#[derive(Debug, Clone)]
+enum Said {
+    Took((String, String), DateTime<Utc>, String),
+    Empty((String, String)),
 }
 
 impl Hint {
-    /// Reads the groups, if they are wanted and not known, or were read too long ago.
+    /// Has the groups read, if they are wanted and not known, or were read too long ago; takes over what a look has found. Waits for
+    /// a look only where nothing is known.
     pub(super) async fn refresh(&mut self, connections: &Connections, served: &Served) -> Result<(), QueueError> {
-        if !self.is_wanted || served.group.is_some() || self.read.is_some_and(|read| read.elapsed() < ANEW) {
+        if !self.is_wanted || served.group.is_some() {
             return Ok(());
         }
-        let groups: Vec<Group> = connections
-            .statement(async |connection| {
-                let query = sqlx::query_as("select * from imagemill.groups_to_claim($1, $2)");
-                Ok(query.bind(&*served.queue).bind(&served.lanes).fetch_all(connection).await?)
-            })
-            .await?;
-        self.groups = groups.into_iter().map(|group| ((group.name.clone(), group.lane.clone()), group)).collect();
-        self.read = Some(Instant::now());
+        if let Some(look) = self.look.take_if(|look| look.task.is_finished()) {
+            self.end(look).await?;
+        }
+        let least = if self.is_announced { ANNOUNCED } else { ANEW };
+        if self.look.is_none() && self.read.is_none_or(|(read, took)| read.elapsed() >= least.max(took * REST)) {
+            self.is_announced = false;
+            self.look = Some(Look::begin(connections, served));
+        }
+        if self.read.is_none()
+            && let Some(look) = self.look.take_if(|look| !look.is_obsolete)
+        {
+            self.end(look).await?;
+        }
         Ok(())
+    }
+
+    /// Takes over what the look has found, and over it what was said since it began.
+    async fn end(&mut self, look: Look) -> Result<(), QueueError> {
+        let (groups, took) = look.task.await.map_err(|_| QueueError::Ended)??;
+        if look.is_obsolete {
+            return Ok(());
+        }
+        self.groups = groups.into_iter().map(|group| ((group.name.clone(), group.lane.clone()), group)).collect();
+        self.read = Some((Instant::now(), took));
+        self.served.retain(|name, _| self.groups.contains_key(name));
+        let owners: HashSet<(&str, &str)> =
+            self.groups.values().map(|group| (group.owner.as_str(), group.lane.as_str())).collect();
+        self.served_owners.retain(|(owner, lane), _| owners.contains(&(owner.as_str(), lane.as_str())));
+        for said in &look.since {
+            self.apply(said);
+        }
+        Ok(())
+    }
+
+    /// Something new may wait.
+    pub(super) fn announced(&mut self) {
+        self.is_announced = true;
     }
 
     /// What the next claim chooses from; none: it looks for the groups itself.
@@ -108,7 +171,10 @@ impl Hint {
         }
         self.read?;
         let most = (2 * self.taken).clamp(*CANDIDATES.start(), *CANDIDATES.end());
+        // Where turns are equal: whoever was served longest ago, then the oldest. So of more owners, or tasks, than there are places
+        // none waits until another has ended.
         let mut chosen: Vec<&Group> = self.groups.values().collect();
+        chosen.sort_by_cached_key(|group| self.last_served(group));
         for lane in &served.lanes {
             if chosen.iter().filter(|group| group.lane == *lane).count() > most {
                 let kept = nearest(chosen.iter().filter(|group| group.lane == *lane).copied().collect(), most);
@@ -116,7 +182,7 @@ impl Hint {
                 chosen.extend(kept);
             }
         }
-        chosen.sort_by(|left, right| (&left.name, &left.lane).cmp(&(&right.name, &right.lane)));
+        chosen.sort_by_cached_key(|group| (self.last_served(group), &group.name, &group.lane));
         let mut candidates = Candidates::default();
         for group in chosen {
             candidates.lanes.push(group.lane.clone());
@@ -128,6 +194,12 @@ impl Hint {
             candidates.after_ids.push(Some(group.after_id.clone()));
         }
         Some(candidates)
+    }
+
+    /// The last claims that served its owner and it; none where there was none.
+    fn last_served(&self, group: &Group) -> (Option<u64>, Option<u64>) {
+        let of = |served: &HashMap<_, u64>, name: &str| served.get(&(name.to_owned(), group.lane.clone())).copied();
+        (of(&self.served_owners, &group.owner), of(&self.served, &group.name))
     }
 
     /// From when on running jobs are to be counted.
@@ -143,49 +215,91 @@ impl Hint {
 
     /// A job of this group was claimed.
     pub(super) fn took(&mut self, lane: &str, group: &str, run_at: DateTime<Utc>, id: &str) {
-        let Some(known) = self.groups.get_mut(&(group.to_owned(), lane.to_owned())) else { return };
-        known.jobs += 1;
-        if (known.after, known.after_id.as_str()) < (run_at, id) {
-            known.after = run_at;
-            id.clone_into(&mut known.after_id);
-        }
+        self.said(Said::Took((group.to_owned(), lane.to_owned()), run_at, id.to_owned()));
     }
 
     /// This group has no job that is due.
     pub(super) fn is_empty(&mut self, lane: &str, group: &str) {
-        self.groups.remove(&(group.to_owned(), lane.to_owned()));
+        self.said(Said::Empty((group.to_owned(), lane.to_owned())));
+    }
+
+    fn said(&mut self, said: Said) {
+        self.apply(&said);
+        if let Some(look) = &mut self.look {
+            look.since.push(said);
+        }
+    }
+
+    fn apply(&mut self, said: &Said) {
+        match said {
+            Said::Took(name, run_at, id) => {
+                let Some(known) = self.groups.get_mut(name) else { return };
+                known.jobs += 1;
+                self.served_owners.insert((known.owner.clone(), known.lane.clone()), self.claim);
+                self.served.insert(name.clone(), self.claim);
+                if (known.after, &known.after_id) < (*run_at, id) {
+                    known.after = *run_at;
+                    known.after_id.clone_from(id);
+                }
+            }
+            Said::Empty(name) => {
+                self.groups.remove(name);
+            }
+        }
     }
 
     /// A claim took so many of these it wanted. Where more are left, or wait for a limit, the groups are wanted; where all were
     /// taken, the next claim looks for what has come.
     pub(super) fn ended(&mut self, taken: usize, has_more: bool) {
         self.taken = taken;
+        self.claim += 1;
         self.is_wanted = has_more;
         if !has_more {
             self.read = None;
             self.groups.clear();
+            if let Some(look) = &mut self.look {
+                look.is_obsolete = true;
+            }
         }
     }
 }
 
+impl Look {
+    fn begin(connections: &Connections, served: &Served) -> Self {
+        let connections = connections.clone();
+        let queue = Arc::clone(&served.queue);
+        let lanes = served.lanes.clone();
+        let task = tokio::spawn(async move {
+            let began = Instant::now();
+            let groups = connections.statement(async |connection| {
+                let query = sqlx::query_as("select * from imagemill.groups_to_claim($1, $2)");
+                Ok(query.bind(&*queue).bind(&lanes).fetch_all(connection).await?)
+            });
+            Ok((groups.await?, began.elapsed()))
+        });
+        Self { task, since: Vec::new(), is_obsolete: false }
+    }
+}
+
 /// Of one lane's groups those whose turn is the next: of each owner those with the fewest jobs for their weight, and the owners
-/// side by side, those with the fewest jobs first.
+/// side by side, those with the fewest jobs first; where they are equal in the order given.
 fn nearest(groups: Vec<&Group>, most: usize) -> Vec<&Group> {
-    let mut by_owner: HashMap<&str, Vec<&Group>> = HashMap::new();
-    for group in groups {
-        by_owner.entry(&group.owner).or_default().push(group);
+    let mut by_owner: HashMap<&str, Vec<(usize, &Group)>> = HashMap::new();
+    for (place, group) in groups.into_iter().enumerate() {
+        by_owner.entry(&group.owner).or_default().push((place, group));
     }
     let mut ranked = Vec::new();
     for groups in by_owner.values_mut() {
-        // Stable: the oldest first where they are equal.
-        groups.sort_by(|left, right| {
+        // Stable: in the order given where they are equal.
+        groups.sort_by(|(_, left), (_, right)| {
             let load = |group: &Group| group.jobs as f64 / f64::from(group.weight.max(1));
-            load(left).total_cmp(&load(right)).then_with(|| left.name.cmp(&right.name))
+            load(left).total_cmp(&load(right))
         });
-        ranked.extend(groups.iter().enumerate().map(|(rank, group)| (rank, group.owner_jobs, *group)));
+        let nth = groups.iter().enumerate();
+        ranked.extend(nth.map(|(rank, (place, group))| (rank as i64 + group.owner_jobs, *place, *group)));
     }
-    ranked.sort_by_key(|(rank, owner_jobs, group)| (*rank as i64 + *owner_jobs, group.name.clone()));
-    ranked.into_iter().take(most).map(|(_, _, group)| group).collect()
+    ranked.sort_by_key(|(turn, place, _)| (*turn, *place));
+    ranked.into_iter().take(most).map(|(.., group)| group).collect()
 }
 
 #[cfg(test)]
@@ -219,8 +333,29 @@ mod tests {
     }
 
     #[test]
+    fn who_was_served_longest_ago_is_the_first() {
+        let mut hint = Hint { read: Some((Instant::now(), Duration::ZERO)), ..Hint::default() };
+        for (name, owner) in [("a", "one"), ("b", "one"), ("c", "two"), ("d", "three")] {
+            hint.groups.insert((name.to_owned(), "prod".to_owned()), group(name, owner, 1, 0));
+        }
+        let served = Served {
+            queue: "cells".into(),
+            lanes: vec!["prod".to_owned()],
+            group: None,
+            slots: crate::queue::slots::Slots::new(1, Arc::default()),
+        };
+        let order = |hint: &Hint| hint.candidates(&served).unwrap().groups.join("");
+        assert_eq!(order(&hint), "abcd");
+        for (name, expected) in [("a", "cdba"), ("c", "dbac"), ("b", "dcab")] {
+            hint.took("prod", name, DateTime::UNIX_EPOCH, "1");
+            hint.ended(1, true);
+            assert_eq!(order(&hint), expected, "after {name}");
+        }
+    }
+
+    #[test]
     fn a_claim_goes_on_where_the_last_one_ended() {
-        let mut hint = Hint { read: Some(Instant::now()), ..Hint::default() };
+        let mut hint = Hint { read: Some((Instant::now(), Duration::ZERO)), ..Hint::default() };
         hint.groups.insert(("a".to_owned(), "prod".to_owned()), group("a", "one", 1, 0));
         let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
         hint.took("prod", "a", at(5), "5");

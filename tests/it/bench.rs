@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::{Process, eventually, temporary_directory};
 
 /// What must be measured, whatever it comes to, and how many rows it takes.
-const MEASURES: [(&str, usize); 11] = [
+const MEASURES: [(&str, usize); 15] = [
     ("create", 4),
     ("drain-4", 1),
     ("drain-1", 1),
@@ -19,6 +19,10 @@ const MEASURES: [(&str, usize); 11] = [
     ("ten-thousand", 6),
     ("kill", 1),
     ("cost", 4),
+    ("lane-full", 3),
+    ("rate", 2),
+    ("turns", 3),
+    ("claim", 3),
 ];
 
 fn bench(directory: &Path, arguments: &[&str]) -> Command {
@@ -79,6 +83,12 @@ async fn every_row_is_taken_and_nothing_is_left() {
         |what: &str| rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no row {what}"))["reached"].as_f64();
     assert_eq!(reached("cells in flight in one process"), Some(50.0));
     assert_eq!(reached("cells in flight in one process with ulimit -n 1024"), Some(50.0));
+    // What is a limit holds however slow the machine.
+    for what in ["in flight by the rows, at the most", "in flight at the simulator, at every instant"] {
+        assert_eq!(reached(what), Some(40.0), "{what}");
+    }
+    let worst = rows.iter().find(|row| row["measure"] == "rate").expect("the rate");
+    assert_eq!(worst["ok"], true, "{worst:#}");
     assert!(is_gone(&directory), "something is left in {} or of its processes", directory.display());
 }
 

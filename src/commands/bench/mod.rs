@@ -1,23 +1,29 @@
 //! `imagemill bench`: what the engine costs and how fast it is, on this machine, beside apalis-postgres's stock backend.
 
+mod claim;
+mod claims;
 mod cost;
 mod create;
 mod drain;
+mod fleet;
 mod ground;
 mod history;
 mod idle;
 mod in_flight;
 mod kill;
+mod lane_full;
 mod latency;
 mod linux;
 mod machine;
 mod process;
+mod rate;
 mod roll_up;
 mod rows;
 mod scratch;
 mod simulated;
 pub mod stock;
 mod tasks;
+mod turns;
 
 use std::{
     collections::BTreeMap,
@@ -35,8 +41,23 @@ use self::{drain::Rate, ground::Ground, machine::Machine, rows::Row, simulated::
 use super::{output, report::Failure, running::Leave};
 
 /// Names of the measures, in the order in which they are taken.
-const MEASURES: [&str; 11] =
-    ["create", "drain-4", "drain-1", "history", "stock", "latency", "roll-up", "idle", "ten-thousand", "kill", "cost"];
+const MEASURES: [&str; 15] = [
+    "create",
+    "drain-4",
+    "drain-1",
+    "history",
+    "stock",
+    "latency",
+    "roll-up",
+    "idle",
+    "ten-thousand",
+    "kill",
+    "cost",
+    "lane-full",
+    "rate",
+    "turns",
+    "claim",
+];
 
 /// Why a number of statements is missing.
 const NO_STATEMENTS: &str = "PostgreSQL has no pg_stat_statements: install its contrib files";
@@ -185,7 +206,11 @@ impl Bench {
             "idle" => idle::measure(self).await,
             "ten-thousand" => in_flight::measure(self).await,
             "kill" => kill::measure(self).await,
-            _ => cost::measure(self).await,
+            "cost" => cost::measure(self).await,
+            "lane-full" => lane_full::measure(self).await,
+            "rate" => rate::measure(self).await,
+            "turns" => turns::measure(self).await,
+            _ => claim::measure(self).await,
         }
     }
 

@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::ground::{Database, Ground};
 use crate::{
     commands::report::Failure,
-    models::{Prompt, TaskDefinition, TaskInput, TaskLimits},
-    services::task_service,
+    models::{Prompt, Role, TaskDefinition, TaskInput, TaskLimits},
+    services::{actor::Actor, task_service, user_service},
 };
 
 /// Ratios, as many as an axis of them may need.
@@ -39,13 +39,19 @@ pub(super) fn cells(grid: Grid) -> usize {
 }
 
 /// A task of this grid.
-pub(super) fn definition(name: &str, [characters, styles, ratios]: Grid) -> Result<TaskDefinition, Failure> {
+pub(super) fn definition(name: &str, grid: Grid) -> Result<TaskDefinition, Failure> {
+    prior(name, grid, 1)
+}
+
+/// The same with a priority.
+pub(super) fn prior(name: &str, [characters, styles, ratios]: Grid, priority: i32) -> Result<TaskDefinition, Failure> {
     let prompt = |kind: &str, number: usize| Prompt::freetext(format!("{kind} {number}, seen from below in the evening light"));
     let input = TaskInput::new(name)
         .prompt(Prompt::freetext("a night market by the river, lanterns on the water, many people, finely drawn"))
         .variable_prompt("character", (0..characters).map(|number| prompt("character", number)))
         .variable_prompt("style", (0..styles).map(|number| prompt("style", number)))
-        .ratio(RATIOS.into_iter().take(ratios).collect::<Vec<_>>());
+        .ratio(RATIOS.into_iter().take(ratios).collect::<Vec<_>>())
+        .priority(priority);
     input.validate(&TaskLimits::default()).map_err(Failure::failed)
 }
 
@@ -57,6 +63,16 @@ pub(super) async fn create(ground: &Ground, database: &Database, count: usize, g
         tasks.push(task_service::create_task(&database.context, &ground.actor, &definition).await?.id);
     }
     Ok(tasks)
+}
+
+/// Somebody else who creates tasks.
+pub(super) async fn another_owner(ground: &Ground, database: &Database, name: &str) -> Result<Actor, Failure> {
+    Ok(user_service::create_user(&database.context, &ground.actor, name, None, &[Role::ProUser]).await?.into())
+}
+
+/// Creates one task for this owner.
+pub(super) async fn create_for(database: &Database, owner: &Actor, definition: &TaskDefinition) -> Result<Uuid, Failure> {
+    Ok(task_service::create_task(&database.context, owner, definition).await?.id)
 }
 
 #[cfg(test)]

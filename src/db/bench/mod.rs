@@ -2,6 +2,7 @@
 
 pub mod drains;
 pub mod history;
+pub mod lanes;
 pub mod rows;
 pub mod server;
 pub mod statistics;

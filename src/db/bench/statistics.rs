@@ -121,3 +121,12 @@ pub async fn checkpoint(connection: &mut PgConnection) -> Result<(), sqlx::Error
     sqlx::query("checkpoint").execute(connection).await?;
     Ok(())
 }
+
+/// Cleans away what is dead and brings the planner's statistics up to date, as autovacuum does in time.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn vacuum(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("vacuum analyze").execute(connection).await?;
+    Ok(())
+}

@@ -28,9 +28,13 @@ async fn until_full(world: &World, places: usize) {
 }
 
 async fn another_owner(world: &World) -> Actor {
+    owner(world, "another").await
+}
+
+async fn owner(world: &World, name: &str) -> Actor {
     let mut connection = world.pool().acquire().await.expect("a connection");
-    assert!(users::insert(&mut connection, Uuid::now_v7(), "another", None, &["admin".to_owned()]).await.expect("insert"));
-    Actor::from(users::get_by_username(&mut connection, "another").await.expect("read").expect("the user"))
+    assert!(users::insert(&mut connection, Uuid::now_v7(), name, None, &["admin".to_owned()]).await.expect("insert"));
+    Actor::from(users::get_by_username(&mut connection, name).await.expect("read").expect("the user"))
 }
 
 #[tokio::test]
@@ -78,5 +82,28 @@ async fn what_one_group_does_not_have_goes_to_the_others() {
     let worker = world.worker(&[]);
     until_full(&world, 12).await;
     assert_eq!(running(&world).await, [1, 2, 9]);
+    drop(worker);
+}
+
+#[tokio::test]
+async fn of_more_owners_and_tasks_than_places_none_waits_for_the_end_of_another() {
+    let world = World::with(SimulatorOptions { duration: Span::fixed(20), ..SimulatorOptions::default() }).await;
+    change_lane(&world, "max_in_flight = 2").await;
+    for name in ["first", "second", "third", "fourth"] {
+        let owner = owner(&world, name).await;
+        for number in 0..2 {
+            create_task(&world.context, &owner, &definition(&world, &format!("{name} {number}"), 100, 1))
+                .await
+                .expect("create the task");
+        }
+    }
+    let worker = world.worker(&[]);
+    let statement = "select count(distinct s.task_id) from imagemill.subtasks s where s.attempt_count > 0";
+    eventually("a submit of each task", || async {
+        sqlx::query_scalar::<_, i64>(statement).fetch_one(world.pool()).await.expect("count the tasks") == 8
+    })
+    .await;
+    // Long before the first of them could have been done.
+    assert!(world.simulator.ledger().len() < 100, "{} submits", world.simulator.ledger().len());
     drop(worker);
 }
