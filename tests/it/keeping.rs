@@ -2,13 +2,11 @@
 
 use imagemill::{
     crud::users,
-    models::{Permission, Prompt, Role, TaskDefinition, TaskInput},
+    models::{CellRating, Permission, Prompt, Role, TaskDefinition, TaskInput},
     services::{
         actor::Actor,
         error::ServiceError,
-        favourites, ratings,
-        ratings::CellRating,
-        remarks, reuse, task_deletion,
+        favourites, ratings, remarks, reuse, task_deletion,
         task_service::{self, Purge},
     },
 };
@@ -104,9 +102,18 @@ async fn the_command_rates_one_cell_or_a_file_and_tells_what_is_wrong_with_it() 
     assert_eq!(rated(&world).await, [None, None, None, Some(5)]);
     for (wrong, told) in [
         (json!({ "task_id": Uuid::now_v7(), "ratings": [] }), "rates task"),
-        (json!({ "task_id": task, "ratings": [{ "cell": 3 }] }), "missing field `rating`"),
+        (
+            json!({ "task_id": task, "ratings": [{ "cell": 3 }] }),
+            "has 1 fault, and nothing was rated: ratings[0].rating: is missing",
+        ),
         (json!({ "task_id": task, "ratings": [{ "cell": 3, "rating": 0 }, { "cell": 1, "rating": 1 }] }), "ratings[1].cell"),
-        (json!([]), "ratings"),
+        (json!([]), "must be an object"),
+        (
+            json!({ "task_id": task, "ratings": [{ "cell": "0", "rating": 9 }, { "cell": 1, "rating": 1 }, { "cell": 99, "rating": null }, 7], "by": "me" }),
+            "has 6 faults, and nothing was rated: by: is not a known key; ratings[0].cell: must be the number of a cell, from 0, not \"0\"; \
+             ratings[0].rating: must be 1 to 5, or null, not 9; ratings[1].cell: 1 is failed and has no picture; \
+             ratings[2].cell: 99 is not there: the task has the cells 0 to 3; ratings[3]: must be an object, not 7",
+        ),
     ] {
         write(wrong);
         let (_, stderr) = run(&["--from", "ratings.json"], 2).await;

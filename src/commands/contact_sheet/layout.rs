@@ -153,9 +153,10 @@ mod tests {
     use super::*;
 
     fn layout(lengths: &[usize]) -> Layout {
-        let labels = lengths.iter().enumerate().map(|(axis, length)| {
-            (format!("axis {axis}"), (0..*length).map(|value| format!("{axis}/{value}")).collect())
-        });
+        let labels = lengths
+            .iter()
+            .enumerate()
+            .map(|(axis, length)| (format!("axis {axis}"), (0..*length).map(|value| format!("{axis}/{value}")).collect()));
         Layout::new(labels.collect(), lengths.iter().product())
     }
 
