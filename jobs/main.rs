@@ -179,6 +179,11 @@ async fn task(
         commands::task_create::plan(&loaded.settings.limits, definition, None, json, out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let TaskCommand::Export { csv: false, .. } = &command
+        && !json
+    {
+        return Err(Failure::usage("say how it is written: --csv or --json"));
+    }
     let ratings = match &command {
         TaskCommand::Rate { cell, rating, from, .. } => match (cell, rating, from) {
             (_, _, Some(file)) => Some(commands::task_rate::read(file)?),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{output, report::Failure, table::table};
+use super::{output, report::Failure, summary::counted, table::table};
 use crate::{
     config::LimitSettings,
     models::TaskDefinition,
@@ -61,7 +61,7 @@ pub fn plan(
         return output::json(&plan, out);
     }
     let lanes: Vec<String> = plan.lanes.iter().map(|(lane, cells)| format!("{cells} on {lane}")).collect();
-    output::text(&format!("{}: {} pictures ({})\n", plan.name, plan.total_images, lanes.join(", ")), out)?;
+    output::text(&format!("{}: {} ({})\n", plan.name, counted(plan.total_images, "picture"), lanes.join(", ")), out)?;
     if let Some(PlannedReuse { reused_images, new_images }) = plan.reuse {
         output::text(&format!("{reused_images} would be taken over, {new_images} are left to be paid for\n"), out)?;
     }
