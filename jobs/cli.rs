@@ -9,7 +9,8 @@ use imagemill::{
         simulate::SimulateArgs,
     },
     config,
-    models::status::ErrorKind,
+    models::{Faults, status::ErrorKind},
+    services::task_service::NewBounds,
 };
 use uuid::Uuid;
 
@@ -144,6 +145,8 @@ pub(crate) enum TaskCommand {
         /// Take over pictures of your earlier tasks that were paid for with the same request.
         #[arg(long)]
         reuse: bool,
+        #[command(flatten)]
+        bounds: BoundsArgs,
     },
     /// List tasks, newest first.
     List {
@@ -274,6 +277,13 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
     },
+    /// Set a task's budget of submits and its times; `none` takes one away.
+    Limit {
+        /// The task.
+        id: Uuid,
+        #[command(flatten)]
+        bounds: BoundsArgs,
+    },
     /// Say why a cell is not running, and until when, where that is known.
     Why {
         /// The task.
@@ -295,6 +305,27 @@ pub(crate) enum TaskCommand {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
+}
+
+/// What bounds a task's submits. Read later: every fault is to be named at once.
+#[derive(Debug, Args)]
+pub(crate) struct BoundsArgs {
+    /// Submits, those that may have been billed included.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    max_submits: Option<String>,
+    /// No submit before it: 2026-12-24T18:00:00Z, or 2h from now.
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    /// No submit after it: what is pending then is cancelled.
+    #[arg(long, value_name = "TIME")]
+    not_after: Option<String>,
+}
+
+impl BoundsArgs {
+    /// What is to be set.
+    pub(crate) fn read(&self) -> Result<NewBounds, Faults> {
+        NewBounds::read(self.max_submits.as_deref(), self.not_before.as_deref(), self.not_after.as_deref())
+    }
 }
 
 #[derive(Debug, Subcommand)]

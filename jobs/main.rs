@@ -171,14 +171,13 @@ async fn task(
     out: &mut impl io::Write,
 ) -> Result<ExitCode, Failure> {
     // A file with faults is answered before anything is started.
-    let definition = match &command {
-        TaskCommand::Create { file, .. } => Some(commands::task_file::read(file, &loaded.settings.limits)?),
+    let created = match &command {
+        TaskCommand::Create { file, reuse, bounds, .. } => {
+            let (definition, bounds) = commands::task_create::read(file, &loaded.settings.limits, bounds.read())?;
+            Some((definition, CreateOptions { reuse: *reuse, bounds }))
+        }
         _ => None,
     };
-    if let (TaskCommand::Create { dry_run: true, reuse: false, .. }, Some(definition)) = (&command, &definition) {
-        commands::task_create::plan(&loaded.settings.limits, definition, None, json, out)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     if let TaskCommand::Export { csv: false, .. } = &command
         && !json
     {
@@ -192,9 +191,23 @@ async fn task(
         },
         _ => None,
     };
-    let session = Session::open(loaded.settings, who).await?;
+    let limits = loaded.settings.limits.clone();
+    let is_plan = matches!(command, TaskCommand::Create { dry_run: true, reuse: false, .. });
+    // A plan needs no database, and starts none.
+    let opened =
+        if is_plan && loaded.settings.database.url.is_none() { None } else { Some(Session::open(loaded.settings, who).await) };
+    let session = match (opened, &created) {
+        (Some(Ok(session)), _) => session,
+        (opened, Some((definition, options))) if is_plan => {
+            let why = opened.and_then(Result::err);
+            commands::task_create::plan(&limits, definition, *options, why.as_ref(), json, out)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (Some(Err(failure)), _) => return Err(failure),
+        (None, _) => return Err(Failure::failed("the task file was not read")),
+    };
     let (context, actor) = (session.context(), &session.actor);
-    let done = match (command, &definition) {
+    let done = match (command, &created) {
         (TaskCommand::Export { id, csv, pictures }, _) => {
             let form = if csv { Form::Csv } else { Form::Json };
             commands::task_export::export(context, actor, id, form, pictures.as_deref(), out).await.map(|()| 0)
@@ -217,12 +230,11 @@ async fn task(
         (TaskCommand::Delete { id }, _) => commands::task_delete::delete(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Restore { id }, _) => commands::task_delete::restore(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Reuse { id }, _) => commands::task_reuse::reuse(context, actor, id, out).await.map(|()| 0),
-        (TaskCommand::Create { dry_run: true, .. }, Some(definition)) => {
-            commands::task_create::plan_with_reuse(context, actor, definition, json, out).await.map(|()| 0)
+        (TaskCommand::Create { dry_run: true, .. }, Some((definition, options))) => {
+            commands::task_create::plan_in(context, actor, definition, *options, json, out).await.map(|()| 0)
         }
-        (TaskCommand::Create { reuse, .. }, Some(definition)) => {
-            let options = CreateOptions { reuse };
-            commands::task_create::create(context, actor, definition, options, json, out).await.map(|()| 0)
+        (TaskCommand::Create { .. }, Some((definition, options))) => {
+            commands::task_create::create(context, actor, definition, *options, json, out).await.map(|()| 0)
         }
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
         (TaskCommand::List { all, limit }, _) => {
@@ -246,6 +258,10 @@ async fn task(
         (TaskCommand::ForceComplete { id }, _) => {
             commands::task_steer::force_complete(context, actor, id, json, out).await.map(|()| 0)
         }
+        (TaskCommand::Limit { id, bounds }, _) => match bounds.read() {
+            Ok(new) => commands::task_limit::limit(context, actor, id, &new, json, out).await.map(|()| 0),
+            Err(faults) => Err(Failure::usage(faults)),
+        },
         (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),

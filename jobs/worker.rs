@@ -6,7 +6,7 @@ use apalis::prelude::{Monitor, WorkerBuilder};
 use imagemill::{
     models::payload::{CompleteTask, GenerateImage},
     queue::{Engine, EngineOptions, Handler, Job, Outcome, Pruner, UntilEmpty, decoded},
-    services::{context::Context, error::ServiceError, pause_watch, pauses, processing, task_service},
+    services::{context::Context, error::ServiceError, overdue, pause_watch, pauses, processing, task_service},
 };
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::Signal;
@@ -58,6 +58,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     tokio::spawn(sweep(engine.clone(), context.clone()));
     tokio::spawn(sum_up(engine.clone(), context.clone()));
     tokio::spawn(prune(engine.clone(), context.clone()));
+    tokio::spawn(end_overdue(engine.clone(), context.clone()));
     tokio::spawn(watch(engine.clone(), context.clone(), hangups));
     let was_told = tokio::select! {
         () = engine.stopping() => false,
@@ -167,6 +168,11 @@ async fn sum_up(engine: Engine, context: Context) {
         () = completed => {}
         () = engine.stopping() => {}
     }
+}
+
+/// Cancels what is pending of tasks whose last moment has come.
+async fn end_overdue(engine: Engine, context: Context) {
+    overdue::watch(&context, &engine).await;
 }
 
 /// Looks after the pauses that name this process's token, and reads the token again on SIGHUP.

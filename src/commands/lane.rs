@@ -27,11 +27,12 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             number(lane.submits_per_second.map(|rate| rate.to_string())),
             lane.burst.to_string(),
             number(lane.polls_per_second.map(|rate| rate.to_string())),
-            number(lane.max_submits_per_day.map(|limit| limit.to_string())),
+            lane.max_submits_per_day
+                .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
             if lane.pauses.is_empty() { "-".to_owned() } else { lane.pauses.join("; ") },
         ]
     });
-    let header = ["LANE", "MAX IN FLIGHT", "OPEN", "SUBMITS/S", "BURST", "POLLS/S", "SUBMITS/DAY", "PAUSED"];
+    let header = ["LANE", "MAX IN FLIGHT", "OPEN", "SUBMITS/S", "BURST", "POLLS/S", "TODAY", "PAUSED"];
     output::text(&table(header, rows), out)
 }
 

@@ -29,6 +29,7 @@ pub mod task_export;
 pub mod task_favourite;
 pub mod task_file;
 pub mod task_grid;
+pub mod task_limit;
 pub mod task_list;
 pub mod task_purge;
 pub mod task_rate;

@@ -18,6 +18,8 @@ pub struct LaneRow {
     pub polls_per_second: Option<f64>,
     /// Submits a day (UTC); none: no limit.
     pub max_submits_per_day: Option<i64>,
+    /// Submits of today (UTC), without those that were surely not billed.
+    pub submits_today: i64,
     /// Open attempts.
     pub open_attempts: i64,
     /// Why it does not submit; none: it does.
@@ -31,6 +33,10 @@ pub struct LaneRow {
 pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx::Error> {
     sqlx::query_as(
         "select l.lane, l.max_in_flight, l.submits_per_second, l.burst, l.polls_per_second, l.max_submits_per_day,
+                (select coalesce(sum(d.submits), 0) from imagemill.lane_days d
+                 where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
+                + (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null
+                   and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today,
                 (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null) as open_attempts,
                 array(select concat_ws(' ', p.reason, nullif(p.token_hash, ''))
                              || ': ' || p.why || coalesce(' (until ' || to_char(p.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') || ')', '')
@@ -40,6 +46,16 @@ pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx
     )
     .fetch_all(connection)
     .await
+}
+
+/// When the next day of the lanes' budgets begins: midnight UTC.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn next_day(connection: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar("select (date_trunc('day', now() at time zone 'UTC') + interval '1 day') at time zone 'UTC'")
+        .fetch_one(connection)
+        .await
 }
 
 /// Pauses a lane as an operator; a pause that stands gets these words and this end.

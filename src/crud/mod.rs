@@ -1,6 +1,7 @@
 //! One file a table; the only place with the domain's SQL. Nothing here begins or commits a transaction.
 
 pub mod audit;
+pub mod bounds;
 pub mod deletion;
 pub mod favourites;
 pub mod grid;

@@ -123,7 +123,8 @@ pub async fn is_alone(connection: &mut PgConnection, task_id: Uuid) -> Result<bo
 /// Key of the advisory lock under which one worker at a time looks for ids that came late ("imaglate" in ASCII).
 const LATE_LOCK: i64 = 0x696d_6167_6c61_7465;
 
-/// Cells that failed because it was not known whether they were paid for, by task; none where another worker looks just now.
+/// Cells that failed because it was not known whether they were paid for, by task; none where another worker looks just now. A
+/// task whose last moment is over takes nothing up again.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -136,6 +137,7 @@ pub async fn get_unknown(connection: &mut PgConnection, limit: i64) -> Result<Ve
     sqlx::query_as(
         "select s.task_id, s.id from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
          where s.error_kind = 'unknown_submit' and not t.is_deleted and not t.is_alone
+           and (t.not_after is null or t.not_after > now())
          order by s.task_id limit $1",
     )
     .bind(limit)

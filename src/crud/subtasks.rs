@@ -113,6 +113,8 @@ pub struct RunRow {
     pub round: i32,
     /// Whether cancel was asked for, of it or of its task.
     pub is_cancel_requested: bool,
+    /// Seconds for which its task may still submit; none: without an end.
+    pub submits_for: Option<f64>,
     /// 0-based ordinal.
     pub cell: i32,
     /// One value index per axis.
@@ -161,7 +163,7 @@ pub async fn get_to_run(connection: &mut PgConnection, ids: &[Uuid]) -> Result<V
     sqlx::query_as(
         "select s.id, s.task_id, t.round,
                 s.cancel_requested_at is not null or t.cancel_requested_at is not null as is_cancel_requested,
-                s.cell, s.variable_indices, s.lane, s.status, s.retry_mode, s.retry_round, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
+                extract(epoch from t.not_after - clock_timestamp())::float8 as submits_for, s.cell, s.variable_indices, s.lane, s.status, s.retry_mode, s.retry_round, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
                 s.lumina_model_name, s.lumina_cfg, s.lumina_step
          from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
          where s.id = any ($1)",

@@ -5,6 +5,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, prelude::FromRow};
 use uuid::Uuid;
 
+use super::bounds::BoundsRow;
 use crate::models::status::Status;
 
 /// A task with its counts and without its grid.
@@ -34,6 +35,10 @@ pub struct TaskRow {
     pub failed_subtasks: i32,
     /// Cells that were cancelled.
     pub cancelled_subtasks: i32,
+    /// What bounds its submits.
+    #[sqlx(flatten)]
+    #[serde(flatten)]
+    pub bounds: BoundsRow,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its first attempt was made.
@@ -81,6 +86,8 @@ pub struct NewTask<'a> {
     pub total_images: i32,
     /// A try against the simulator.
     pub is_alone: bool,
+    /// What bounds its submits.
+    pub bounds: BoundsRow,
 }
 
 /// Inserts with its counts; false: the owner has a task under this key, and nothing changed.
@@ -92,8 +99,8 @@ pub async fn insert(connection: &mut PgConnection, task: &NewTask<'_>) -> Result
         "with added as (
              insert into imagemill.tasks
                  (id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images,
-                  is_alone)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                  is_alone, max_submits, not_before, not_after)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
              on conflict on constraint tasks_idempotency_key do nothing
              returning id
          )
@@ -111,6 +118,9 @@ pub async fn insert(connection: &mut PgConnection, task: &NewTask<'_>) -> Result
     .bind(&task.axes)
     .bind(task.total_images)
     .bind(task.is_alone)
+    .bind(task.bounds.max_submits)
+    .bind(task.bounds.not_before)
+    .bind(task.bounds.not_after)
     .execute(connection)
     .await?
     .rows_affected();
@@ -134,7 +144,7 @@ pub async fn get_by_key(
 }
 
 const SELECT: &str = "select t.id, t.user_id, u.username as owner, t.name, t.status, t.round, t.priority, t.lane, t.total_images,
-        c.completed_subtasks, c.failed_subtasks, c.cancelled_subtasks, t.created_at, t.started_at, t.completed_at
+        c.completed_subtasks, c.failed_subtasks, c.cancelled_subtasks, t.max_submits, t.not_before, t.not_after, t.created_at, t.started_at, t.completed_at
  from imagemill.tasks t
  join imagemill.task_counts c on c.task_id = t.id
  join imagemill.users u on u.id = t.user_id

@@ -29,7 +29,22 @@ as $$
     select * from found
 $$;
 
--- The same with what the turns go by, where the times of the groups have come.
+-- What the queue asks of the tasks that its groups are; submits_left leaves the cells in flight out. Null: nothing bounds it. A
+-- task that has a last moment is bounded, so that a claim looks at it under its locks, and nothing is left of it from then on.
+create or replace function imagemill.group_limits(groups text[])
+returns table ("group" text, weight integer, not_before timestamptz, submits_left bigint)
+language sql stable
+as $$
+    select tasks.id::text, tasks.priority::integer, tasks.not_before,
+           case when tasks.not_after <= clock_timestamp() then 0
+                when tasks.not_after is not null then coalesce(tasks.max_submits - counts.submits, 2147483647)
+                else tasks.max_submits - counts.submits end
+    from imagemill.tasks tasks join imagemill.task_counts counts on counts.task_id = tasks.id
+    where tasks.id = any (array(select given::uuid from unnest(groups) as given where given ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'))
+$$;
+
+-- The same with what the turns go by, where the times of the groups have come. What is in no lane submits nothing: neither times
+-- nor budgets hold it up.
 create or replace function imagemill.groups_to_claim(p_queue text, p_lanes text[])
 returns table (lane text, "group" text, owner text, run_at timestamptz, id text, weight integer, has_budget boolean, jobs bigint, owner_jobs bigint)
 language sql stable
@@ -45,13 +60,14 @@ as $$
     ), owners as (
         select held.lane, held.owner, sum(held.jobs)::bigint as jobs from held group by 1, 2
     )
-    select found.lane, found."group", found.owner, found.run_at, found.id, coalesce(limits.weight, 1), limits.submits_left is not null,
+    select found.lane, found."group", found.owner, found.run_at, found.id, coalesce(limits.weight, 1),
+           limits.submits_left is not null and found.lane <> '',
            coalesce(held.jobs, 0), coalesce(owners.jobs, 0)
     from found
     left join imagemill.group_limits(array(select found."group" from found)) as limits on limits."group" = found."group"
     left join held on held.lane = found.lane and held."group" = found."group"
     left join owners on owners.lane = found.lane and owners.owner = found.owner
-    where found.run_at <= now() and (limits.not_before is null or limits.not_before <= now())
+    where found.run_at <= now() and (limits.not_before is null or limits.not_before <= now() or found.lane = '')
 $$;
 
 -- How a lane's submits follow one another: step seconds apart, and up to slack seconds before their time.
@@ -142,6 +158,8 @@ declare
     taken integer[]; is_done boolean[];
     -- Of those with a budget.
     left_of bigint[];
+    -- Taken by key or alone: the groups that may submit.
+    open_groups text[];
     missing integer[];
     is_short boolean;
     dealt integer[];
@@ -159,17 +177,29 @@ declare
     cold boolean;
     cut integer;
 begin
-    if p_key is null and not p_solitary and p_group_of is null then
+    if p_key is not null then
+        select array[jobs.metadata -> 'lane'], array[jobs.metadata -> 'group'], array[true] into p_lane_of, p_group_of, p_budget_of
+        from apalis.jobs as jobs where jobs.job_type = p_queue and jobs.idempotency_key = p_key;
+    elsif p_solitary then
+        select array_agg(listed.lane), array_agg(listed."group"), array_agg(true) into p_lane_of, p_group_of, p_budget_of
+        from (select distinct waiting.lane, waiting."group"
+              from (select jobs.metadata -> 'lane' as lane, jobs.metadata -> 'group' as "group" from apalis.jobs as jobs
+                    where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
+                      and jobs.metadata ? 'solitary' and jobs.run_at <= now()
+                      and case when p_group is null then not jobs.metadata ? 'alone' else jobs.metadata -> 'group' = p_group end
+                    order by jobs.run_at, jobs.id limit 300) as waiting
+              where waiting.lane = any (p_lanes)) as listed;
+    elsif p_group_of is null then
         with found as materialized (
             select waiting.* from imagemill.waiting_groups(p_queue, p_lanes) as waiting
             where waiting.run_at <= now() order by waiting."group" limit 300
         )
         select array_agg(found.lane), array_agg(found."group"), array_agg(found.owner), array_agg(coalesce(limits.weight, 1)),
-               array_agg(limits.submits_left is not null), array_agg(null::timestamptz), array_agg(null::text)
+               array_agg(limits.submits_left is not null and found.lane <> ''), array_agg(null::timestamptz), array_agg(null::text)
         into p_lane_of, p_group_of, p_owner_of, p_weight_of, p_budget_of, p_after_of, p_after_id_of
         from found
         left join imagemill.group_limits(array(select found."group" from found)) as limits on limits."group" = found."group"
-        where limits.not_before is null or limits.not_before <= now();
+        where limits.not_before is null or limits.not_before <= now() or found.lane = '';
         if p_group_of is null then
             -- The first whose time will come, if that is what is waited for.
             select 'not_before', extract(epoch from min(limits.not_before) - now())::double precision into key, wait
@@ -255,9 +285,15 @@ begin
         select wanted.lane, lanes.lane is not null as is_limited, lanes.max_in_flight,
                coalesce(lanes.current_rate, lanes.submits_per_second) as rate, lanes.burst, lanes.ramp_start, lanes.ramp_step,
                extract(epoch from lanes.ramp_interval)::double precision as ramp_interval, lanes.ramp_idle_reset,
-               lanes.max_submits_per_day, states.next_submit_at, states.ramp_since, states.active_at,
+               states.next_submit_at, states.ramp_since, states.active_at,
                pause.reason as pause, extract(epoch from pause.until - moment)::double precision as pause_left,
-               coalesce(counted.jobs, 0) as in_flight
+               coalesce(counted.jobs, 0) as in_flight,
+               -- Each cell in flight may submit once more, or has an open attempt. They were counted first: what ends meanwhile
+               -- counts twice here, and never not at all.
+               case when lanes.max_submits_per_day is not null
+                    then lanes.max_submits_per_day - coalesce(counted.submits, 0)
+                         - (select coalesce(sum(days.submits), 0) from imagemill.lane_days as days
+                            where days.lane = lanes.lane and days.day = (moment at time zone 'UTC')::date) end as day_left
         from unnest(p_lanes) as wanted (lane)
         left join imagemill.lanes as lanes on lanes.lane = wanted.lane
         left join imagemill.lane_states as states on states.lane = wanted.lane
@@ -265,8 +301,8 @@ begin
                            where p_token_hash is not null and pauses.lane = wanted.lane and pauses.token_hash in ('', p_token_hash)
                              and (pauses.until is null or pauses.until > moment)
                            order by pauses.until desc nulls first limit 1) as pause on true
-        left join (select found.lane, sum(found.jobs) as jobs
-                   from unnest(flying_lane, flying) as found (lane, jobs) group by found.lane) as counted
+        left join (select found.lane, sum(found.jobs) as jobs, sum(found.jobs) filter (where found."group" is not null) as submits
+                   from unnest(flying_lane, flying_group, flying) as found (lane, "group", jobs) group by found.lane) as counted
                on counted.lane = wanted.lane
     loop
         lane_of := lane_of || one.lane;
@@ -297,6 +333,11 @@ begin
             id := null; lane := one.lane; "group" := null; key := 'limit'; wait := 1; return next;
         end if;
         free := least(free, p_wanted - got);
+        if one.day_left < free then
+            -- Until the day is over, the budget is raised, or something that was counted turns out not to be billed.
+            free := greatest(one.day_left, 0);
+            id := null; lane := one.lane; "group" := null; key := 'day_budget'; wait := 1; return next;
+        end if;
         if one.rate is null then
             base := base || null::double precision; step := step || 0::double precision; slack := slack || 0::double precision;
         else
@@ -316,14 +357,15 @@ begin
         room := room || free;
     end loop;
 
-    if p_budget_of is not null and true = any (p_budget_of) then
+    -- What is in no lane submits nothing.
+    if p_budget_of is not null and true = any (p_budget_of) and '' <> all (p_lane_of) then
         -- A task may stand in several lanes, whose locks are not the same.
         perform pg_advisory_xact_lock(hashtextextended(budgets."group", 0))
         from (select distinct listed."group", hashtextextended(listed."group", 0) as hash
               from unnest(p_group_of, p_budget_of) as listed ("group", has_budget) where listed.has_budget
               order by hash) as budgets;
         left_of := array(
-            select case when limits.not_before > now() then 0 else limits.submits_left - coalesce(busy.jobs, 0) end
+            select case when limits.not_before > moment then 0 else limits.submits_left - coalesce(busy.jobs, 0) end
             from unnest(p_group_of, p_budget_of) with ordinality as listed ("group", has_budget, number)
             left join imagemill.group_limits(array(select distinct budgets."group"
                                                    from unnest(p_group_of, p_budget_of) as budgets ("group", has_budget)
@@ -355,6 +397,13 @@ begin
     end if;
     free_lanes := array(select free.lane from unnest(lane_of, room) as free (lane, places) where free.places > 0);
     if p_key is not null or p_solitary then
+        open_groups := array(
+            select listed."group" from unnest(p_lane_of, p_group_of, left_of) as listed (lane, "group", submits_left)
+            left join imagemill.group_limits(p_group_of) as limits on limits."group" = listed."group"
+            where listed.lane = '' or ((listed.submits_left is null or listed.submits_left > 0)
+                                       and (limits.not_before is null or limits.not_before <= moment)));
+    end if;
+    if p_key is not null or p_solitary then
         taken := '{}';
     elsif p_group_of is not null then
         taken := array_fill(0, array[cardinality(p_group_of)]);
@@ -367,6 +416,13 @@ begin
         missing := array_fill(0, array[coalesce(cardinality(p_group_of), 0)]);
         if p_key is not null or p_solitary then
             dealt := '{}';
+        elsif cardinality(p_group_of) = 1 then
+            -- All that is free is its own: the most common case where little waits, and somebody waits for it.
+            place := array_position(lane_of, p_lane_of[1]);
+            free := case when is_done[1] then 0
+                         else least(room[place], p_wanted - got, coalesce(left_of[1] - taken[1], p_wanted)) end;
+            dealt := case when free > 0 then array[1] end;
+            places_of := case when free > 0 then array[free] end;
         else
             with candidate as (
                 select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
@@ -415,9 +471,7 @@ begin
                   where jobs.job_type = p_queue and jobs.idempotency_key = p_key and jobs.status = 'Pending' and jobs.run_at <= now()
                     and (jobs.metadata ? 'resume' or jobs.metadata -> 'lane' <> all (lane_of)
                          or jobs.metadata -> 'lane' = any (free_lanes))
-                    and (jobs.metadata ? 'resume'
-                         or not exists (select from imagemill.group_limits(array[jobs.metadata -> 'group']) as limits
-                                        where limits.not_before > now() or limits.submits_left <= 0))
+                    and (jobs.metadata ? 'resume' or jobs.metadata -> 'group' = any (open_groups))
                   for update skip locked) as waiting;
         elsif p_solitary then
             select array_agg(waiting.id), array_agg(0) into ids, numbers
@@ -425,9 +479,7 @@ begin
                   where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
                     and jobs.metadata ? 'solitary' and jobs.run_at <= now()
                     and jobs.metadata -> 'lane' = any (case when jobs.metadata ? 'resume' then lane_of else free_lanes end)
-                    and (jobs.metadata ? 'resume'
-                         or not exists (select from imagemill.group_limits(array[jobs.metadata -> 'group']) as limits
-                                        where limits.not_before > now() or limits.submits_left <= 0))
+                    and (jobs.metadata ? 'resume' or jobs.metadata -> 'group' = any (open_groups))
                     and case when p_group is null then not jobs.metadata ? 'alone' else jobs.metadata -> 'group' = p_group end
                   order by jobs.run_at, jobs.id limit 1
                   for update skip locked) as waiting;
@@ -457,35 +509,55 @@ begin
                 order by jobs.run_at, jobs.id limit shares.places
                 for update skip locked) as waiting;
         end if;
+        if p_key is not null or p_solitary then
+            for one in
+                update apalis.jobs as jobs
+                set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
+                where jobs.id = any (ids)
+                returning jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, jobs.metadata ? 'resume' as is_resumed,
+                          coalesce((jobs.metadata -> 'crashes')::integer, 0) as crashes, jobs.metadata -> 'lane' as lane,
+                          jobs.metadata -> 'group' as "group", jobs.run_at
+            loop
+                id := one.id; job := one.job; claim := one.attempts; key := one.idempotency_key; is_resumed := one.is_resumed;
+                crashes := one.crashes; lane := one.lane; "group" := one."group"; run_at := one.run_at; wait := null;
+                place := array_position(lane_of, one.lane);
+                if place is not null and not one.is_resumed then
+                    -- Null where the lane has no rate.
+                    wait := case when base[place] is not null then greatest(lead, base[place] - slack[place]) end;
+                    given[place] := given[place] + 1;
+                end if;
+                return next;
+            end loop;
+            exit;
+        end if;
+        -- These are locked, so the UPDATE takes each of them. In one statement: what is done for each row by itself is done under
+        -- the lane's lock.
+        return query
+        update apalis.jobs as jobs
+        set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
+        from (select listed.id, array_position(lane_of, p_lane_of[listed.number]) as place,
+                     row_number() over (partition by p_lane_of[listed.number]) - 1 as nth
+              from unnest(ids, numbers) as listed (id, number)) as picked
+        where jobs.id = picked.id
+        returning jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, false, coalesce((jobs.metadata -> 'crashes')::integer, 0),
+                  jobs.metadata -> 'lane', jobs.metadata -> 'group', jobs.run_at,
+                  -- Null where the lane has no rate.
+                  case when base[picked.place] is not null
+                       then greatest(lead, base[picked.place] + (given[picked.place] + picked.nth) * step[picked.place]
+                                           - slack[picked.place]) end;
         for place in 1..coalesce(cardinality(dealt), 0) loop
             missing[dealt[place]] := missing[dealt[place]] + places_of[place];
         end loop;
         for one in
-            update apalis.jobs as jobs
-            set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
-            from unnest(ids, numbers) as picked (id, number) where jobs.id = picked.id
-            returning picked.number, jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, jobs.metadata ? 'resume' as is_resumed,
-                      coalesce((jobs.metadata -> 'crashes')::integer, 0) as crashes, jobs.metadata -> 'lane' as lane,
-                      jobs.metadata -> 'group' as "group", jobs.run_at
+            select listed.number, array_position(lane_of, p_lane_of[listed.number]) as place, count(*)::integer as jobs
+            from unnest(numbers) as listed (number) group by 1, 2
         loop
-            id := one.id; job := one.job; claim := one.attempts; key := one.idempotency_key; is_resumed := one.is_resumed;
-            crashes := one.crashes; lane := one.lane; "group" := one."group"; run_at := one.run_at; wait := null;
-            got := got + 1;
-            if one.number > 0 then
-                missing[one.number] := missing[one.number] - 1;
-                taken[one.number] := taken[one.number] + 1;
-            end if;
-            place := array_position(lane_of, one.lane);
-            if place is not null and not one.is_resumed then
-                room[place] := room[place] - 1;
-                -- Null where the lane has no rate.
-                wait := case when base[place] is not null
-                             then greatest(lead, base[place] + given[place] * step[place] - slack[place]) end;
-                given[place] := given[place] + 1;
-            end if;
-            return next;
+            got := got + one.jobs;
+            missing[one.number] := missing[one.number] - one.jobs;
+            taken[one.number] := taken[one.number] + one.jobs;
+            room[one.place] := room[one.place] - one.jobs;
+            given[one.place] := given[one.place] + one.jobs;
         end loop;
-        exit when p_key is not null or p_solitary;
         is_short := false;
         for place in 1..cardinality(missing) loop
             if missing[place] > 0 then

@@ -48,3 +48,10 @@ create index subtasks_failed on imagemill.subtasks (task_id, error_kind, complet
 -- The attempts of the last minutes, for the rate of a lane. A summary of a few bytes for each 128 pages, on a column that never
 -- changes: an insert touches it once in some thousand rows.
 create index attempts_submitted_at on imagemill.attempts using brin (submitted_at);
+
+-- Few are open at any time, and the index of one open attempt a cell has them all. Two partial indexes of the same rows made a
+-- settle pay for both.
+drop index imagemill.attempts_open_by_lane;
+
+-- Open tasks that submit nothing after a time, by that time: whoever looks what is overdue finds the next of them first.
+create index tasks_not_after on imagemill.tasks (not_after) where not_after is not null and completed_at is null;

@@ -23,7 +23,7 @@ begin
             ('imagemill._sqlx_migrations', 'select', 'version, success'),
             ('imagemill.users', 'select', 'id, username, roles, is_active, created_at'),
             ('imagemill.tasks', 'select', 'id, user_id, idempotency_key, input_sha256, total_images'),
-            ('imagemill.tasks', 'insert', 'id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images, is_alone'),
+            ('imagemill.tasks', 'insert', 'id, user_id, name, priority, lane, idempotency_key, input_sha256, prompts, settings, axes, total_images, is_alone, max_submits, not_before, not_after'),
             ('imagemill.task_counts', 'insert', 'task_id'),
             ('imagemill.subtasks', 'insert', 'id, task_id, cell, variable_indices, copy, lane, seed, ratio, width, height, use_polish, is_lumina, lumina_model_name, lumina_cfg, lumina_step'),
             ('apalis.jobs', 'select', 'job_type, idempotency_key'),

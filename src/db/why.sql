@@ -5,7 +5,7 @@ language sql stable security definer set search_path = pg_catalog set jit = off 
 begin atomic
 -- Counted as a claim counts (src/db/claim.sql), at this moment.
 with cell as materialized (
-    select s.id, s.status, s.error_kind, s.error, s.lane, s.cancel_requested_at, t.id as task_id, t.not_before, t.max_submits,
+    select s.id, s.status, s.error_kind, s.error, s.lane, s.cancel_requested_at, t.id as task_id, t.not_before, t.not_after, t.max_submits,
            c.submits, j.status as job, j.run_at, j.lock_by as worker, j.metadata ? 'resume' as is_resumed,
            j.metadata ? 'alone' as is_alone, w.last_seen, w.last_seen + coalesce(i.lease, interval '15 s') as leased_until
     from imagemill.subtasks s
@@ -47,19 +47,22 @@ with cell as materialized (
                and j.metadata ? 'resume' and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane
           where exists (select from waiting)) as h
 ), lane as (
-    select l.lane, l.max_in_flight, n.in_flight, l.ramp_start, s.next_submit_at, p.slack, coalesce(l.current_rate, l.submits_per_second) as rate,
+    select l.lane, l.max_in_flight, n.submitting + n.alive as in_flight, n.submitting, l.max_submits_per_day, d.today + 1 as tomorrow,
+           (select coalesce(sum(x.submits), 0) from imagemill.lane_days x where x.lane = l.lane and x.day = d.today) as made_today,
+           l.ramp_start, s.next_submit_at, p.slack, coalesce(l.current_rate, l.submits_per_second) as rate,
            case when l.ramp_start is null then l.max_in_flight
-                when s.ramp_since is null or (n.in_flight = 0 and s.active_at < now() - l.ramp_idle_reset) then least(l.max_in_flight, l.ramp_start)
+                when s.ramp_since is null or (n.submitting + n.alive = 0 and s.active_at < now() - l.ramp_idle_reset) then least(l.max_in_flight, l.ramp_start)
                 else least(l.max_in_flight, l.ramp_start + l.ramp_step * least(floor(
                          extract(epoch from now() - s.ramp_since) / greatest(extract(epoch from l.ramp_interval), 0.001)), 100000)::integer)
            end as places
     from waiting c
     join imagemill.lanes l on l.lane = c.lane
     left join imagemill.lane_states s on s.lane = l.lane
+    cross join (select (clock_timestamp() at time zone 'UTC')::date as today) as d
     cross join lateral (
-        select (select count(*) from held h where h.lane = l.lane)
-             + (select count(*) from imagemill.attempts a
-                where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight) as n
+        select (select count(*) from held h where h.lane = l.lane) as submitting,
+               (select count(*) from imagemill.attempts a
+                where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as alive) as n
     left join lateral imagemill.submit_pace(coalesce(l.current_rate, l.submits_per_second), l.burst) as p on true
 ), reason as (
     -- ends: what they are compared by. Where nobody knows the end, never; where a cell that ends is enough, soon.
@@ -69,19 +72,23 @@ with cell as materialized (
            null::timestamptz as until, 'infinity'::timestamptz as ends, 1 as place
     from waiting c where not exists (select from fleet)
     union all
-    select 'not_due', coalesce(nullif(c.error, '') || '; it ', 'it ') || 'waits for the time of its next try', c.run_at, c.run_at, 5
+    select 'not_after', format('its task submits nothing after %s: a worker is about to cancel it', to_char(c.not_after at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')),
+           null, 'infinity', 2
+    from waiting c where c.not_after <= now() and not c.is_resumed
+    union all
+    select 'not_due', coalesce(nullif(c.error, '') || '; it ', 'it ') || 'waits for the time of its next try', c.run_at, c.run_at, 6
     from waiting c where c.run_at > now()
     union all
-    select 'not_before', 'nothing of its task is submitted before that time', c.not_before, c.not_before, 4
+    select 'not_before', 'nothing of its task is submitted before that time', c.not_before, c.not_before, 5
     from waiting c where c.not_before > now() and not c.is_resumed
     union all
     select 'pause', format('lane %s is paused: %s (%s)', c.lane, p.reason, p.why)
                     || coalesce('; the next probe is due ' || to_char(p.probe_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), ''),
-           p.until, coalesce(p.until, 'infinity'), 2
+           p.until, coalesce(p.until, 'infinity'), 3
     from waiting c cross join pause p where p.reason is not null and not c.is_resumed
     union all
     select 'budget', format('its task may submit %s times; %s were made and %s cells are in flight: raise tasks.max_submits', c.max_submits, c.submits, n.in_flight),
-           null, case when c.submits >= c.max_submits then 'infinity' else now() end, 3
+           null, case when c.submits >= c.max_submits then 'infinity' else now() end, 4
     from waiting c
     cross join lateral (select count(*) as in_flight from held h where h."group" = c.task_id::text) as n
     where c.max_submits - c.submits - n.in_flight <= 0 and not c.is_resumed
@@ -89,10 +96,20 @@ with cell as materialized (
     select 'limit', case when l.max_in_flight = 0 then format('lane %s may have nothing in flight: raise its max_in_flight', l.lane)
                          when l.places < l.max_in_flight then format('lane %s warms up: all its %s places of now are taken, by %s cells', l.lane, l.places, l.in_flight)
                          else format('all %s places of lane %s are taken, by %s cells in flight', l.places, l.lane, l.in_flight) end,
-           null, case when l.places = 0 then 'infinity' else now() end, 6
+           null, case when l.places = 0 then 'infinity' else now() end, 7
     from waiting c cross join lane l where l.in_flight >= l.places and not c.is_resumed
     union all
-    select 'rate', format('lane %s submits %s times a second: the next submits have been granted', l.lane, round(l.rate::numeric, 3)), d.due, d.due, 7
+    select 'day_budget', format('lane %s may submit %s times a day (UTC); %s were made today and %s cells are in flight: raise its max_submits_per_day',
+                                l.lane, l.max_submits_per_day, l.made_today, l.submitting),
+           d.until, case when l.max_submits_per_day = 0 then 'infinity' else coalesce(d.until, now()) end, 8
+    from waiting c
+    cross join lane l
+    -- The day is what it waits for only where no cell that ends can give it a place.
+    cross join lateral (select case when l.made_today >= l.max_submits_per_day and l.max_submits_per_day > 0
+                                    then l.tomorrow::timestamp at time zone 'UTC' end as until) as d
+    where l.max_submits_per_day - l.made_today - l.submitting <= 0 and not c.is_resumed
+    union all
+    select 'rate', format('lane %s submits %s times a second: the next submits have been granted', l.lane, round(l.rate::numeric, 3)), d.due, d.due, 9
     from waiting c
     cross join lane l
     -- A claim grants submits a quarter of a second ahead.
@@ -101,7 +118,7 @@ with cell as materialized (
     union all
     select case when c.is_resumed then 'resume' else 'turn' end,
            case when c.is_resumed then 'an attempt is open: it is polled on before anything else, as soon as a worker has a free slot'
-                else 'it is due; others are served before it, or no worker has a free slot' end, null, '-infinity', 8
+                else 'it is due; others are served before it, or no worker has a free slot' end, null, '-infinity', 10
     from waiting c
 )
 select answer.code, answer.why, answer.until

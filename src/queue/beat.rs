@@ -34,6 +34,8 @@ pub(super) struct Beat {
     pub(super) alive: bool,
     running: i64,
     pub(super) others: Vec<(String, DateTime<Utc>)>,
+    /// Lanes whose polls are limited.
+    limited: Vec<String>,
 }
 
 /// Starts the thread; it ends when the engine's `beat_stop` is cancelled.
@@ -121,6 +123,7 @@ async fn once(
         return Ok(());
     }
     shared.last_beat.succeeded(sent);
+    shared.polls.saw(&beat.limited);
     if shared.reconcile.load(Ordering::Acquire) {
         // PostgreSQL is there again.
         shared.wake.tell();
@@ -142,7 +145,7 @@ async fn once(
 }
 
 pub(super) async fn beat(connection: &mut PgConnection, name: &str) -> Result<Beat, sqlx::Error> {
-    let (alive, running, names, seen): (bool, i64, Vec<String>, Vec<DateTime<Utc>>) = sqlx::query_as(
+    let (alive, running, names, seen, limited): (bool, i64, Vec<String>, Vec<DateTime<Utc>>, Vec<String>) = sqlx::query_as(
         "with mine as (
              update apalis.workers set last_seen = clock_timestamp() where id = $1 returning id
          ), others as (
@@ -152,11 +155,12 @@ pub(super) async fn beat(connection: &mut PgConnection, name: &str) -> Result<Be
                 (select count(*) from apalis.jobs
                  where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'),
                 array(select id from others order by id),
-                array(select last_seen from others order by id)",
+                array(select last_seen from others order by id),
+                array(select lane from imagemill.lanes where polls_per_second is not null)",
     )
     .bind(name)
     .bind(incarnation::WORKER_TYPE)
     .fetch_one(connection)
     .await?;
-    Ok(Beat { alive, running, others: names.into_iter().zip(seen).collect() })
+    Ok(Beat { alive, running, others: names.into_iter().zip(seen).collect(), limited })
 }

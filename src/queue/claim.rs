@@ -16,9 +16,10 @@ use super::{
     tokens::JobTokens,
 };
 
-/// Words of `imagemill.claim`: a lane without a free place, a group without a job that is due.
+/// Words of `imagemill.claim`: a lane without a free place, a group without a job that is due, a group that may take nothing.
 const FULL: &str = "limit";
 const EMPTY: &str = "empty";
+const BUDGET: &str = "budget";
 
 /// A limit that is in the way is looked at again so often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -71,6 +72,8 @@ pub(super) struct Claimed {
     pub(super) look_in: Option<Duration>,
     /// Whether a lane has no place left: the next that is given back is to be taken at once.
     pub(super) is_full: bool,
+    /// Whether something is due of a group that may take nothing: its budget is spent, or its time is over.
+    pub(super) met_bound: bool,
 }
 
 async fn call(
@@ -148,6 +151,7 @@ pub(super) async fn claim(
             (None, None, None, Some(oldest)) => hint.counted(oldest),
             (None, ..) => {
                 claimed.is_full |= row.key.as_deref() == Some(FULL);
+                claimed.met_bound |= row.key.as_deref() == Some(BUDGET);
                 let look_in = Duration::try_from_secs_f64(row.wait.unwrap_or(1.0).max(0.0)).unwrap_or(LOOK);
                 claimed.look_in = Some(claimed.look_in.map_or(look_in, |before| before.min(look_in)));
             }

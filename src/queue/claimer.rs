@@ -20,6 +20,14 @@ const PASSED_OVER: Duration = Duration::from_millis(20);
 /// So much rarer is the look into the tables while notifications come.
 const RARER: u32 = 10;
 
+/// While there is more than there are slots, a claim is followed by a rest of so many times what it took: one of few jobs costs as
+/// much as one of many, and the more workers ask, the longer each waits.
+const RESTS: u32 = 4;
+/// But by no longer rest than this.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+/// And by none while one in so many slots is free.
+const MANY: usize = 4;
+
 /// Where a limit is in the way, it is seen so often whether anything else waits.
 const BESIDE: Duration = Duration::from_secs(1);
 
@@ -37,6 +45,8 @@ struct Known {
     due: Option<Instant>,
     /// When a limit that was in the way is to be looked at again.
     look: Option<Instant>,
+    /// Until then no claim is worth its price, unless many slots are free.
+    rest: Option<Instant>,
     /// A lane was full: a place that is given back is taken at once.
     is_full: bool,
     /// When it was last seen what waits while a limit was in the way.
@@ -47,7 +57,16 @@ struct Known {
 
 impl Known {
     fn new() -> Self {
-        Self { hint: Hint::default(), has_more: true, due: None, look: None, is_full: false, seen: None, has_solitary: false }
+        Self {
+            hint: Hint::default(),
+            has_more: true,
+            due: None,
+            look: None,
+            rest: None,
+            is_full: false,
+            seen: None,
+            has_solitary: false,
+        }
     }
 }
 
@@ -67,6 +86,7 @@ impl Engine {
             let reasons = shared.wake.take();
             for (queue, known) in &mut known {
                 let is_due = known.due.take_if(|due| *due <= began).is_some();
+                known.rest.take_if(|rest| *rest <= began);
                 let is_to_look = known.look.take_if(|look| *look <= began).is_some();
                 known.has_more |= reasons.everywhere || is_due || is_to_look || reasons.queues.iter().any(|named| named == queue);
             }
@@ -90,7 +110,7 @@ impl Engine {
                 self.begin_stop();
                 break;
             }
-            let due = known.values().flat_map(|known| [known.due, known.look]).flatten().min();
+            let due = known.values().flat_map(|known| [known.due, known.look, known.rest]).flatten().min();
             let next = due.map_or(last_look + interval, |due| due.min(last_look + interval));
             tokio::select! {
                 () = shared.wake.told(), if trouble.is_zero() => {
@@ -134,10 +154,15 @@ impl Engine {
             if free == 0 || !(known.has_more || known.is_full) {
                 continue;
             }
+            let asked = Instant::now();
+            if known.rest.is_some() && !served.slots.is_free_by(MANY) {
+                continue;
+            }
             let (taken, Claimed { look_in, is_full, .. }) = self.claim_queue(served, sender, free, &mut known.hint).await?;
             known.has_more = taken == free;
             known.is_full = is_full;
             let now = Instant::now();
+            known.rest = (known.has_more && !is_full).then(|| now + (RESTS * (now - asked)).min(LONGEST_REST));
             known.look = look_in.filter(|_| !known.has_more).map(|look_in| now + look_in);
             if known.look.is_none() {
                 looks |= !known.has_more;
@@ -186,6 +211,9 @@ impl Engine {
             }
             other => other?,
         };
+        if claimed.met_bound {
+            shared.bounds.notify_one();
+        }
         let jobs = std::mem::take(&mut claimed.jobs);
         if !jobs.is_empty() {
             fault::point(fault::CLAIM_COMMITTED);
@@ -242,6 +270,11 @@ impl Engine {
         // What came meanwhile was not looked for.
         shared.wake.look();
         Ok(())
+    }
+
+    /// Waits until something is due of a group that may take nothing now: its budget is spent, or its time is over.
+    pub async fn bound_met(&self) {
+        self.shared.bounds.notified().await;
     }
 
     async fn see_what_waits(&self, known: &mut AllKnown) -> Result<(), QueueError> {

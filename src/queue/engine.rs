@@ -26,6 +26,7 @@ use super::{
     job::Job,
     ledger, listen,
     pauses::{Gate, ObservationWriter},
+    polls::{self, Polls},
     reconcile,
     settle::Settle,
     shared::Shared,
@@ -128,6 +129,7 @@ impl Engine {
         let observations = Group::start(ObservationWriter { connections: connections.clone() });
         let shared = Arc::new(Shared {
             gate: Gate::new(&options.token_hash),
+            polls: Arc::new(Polls::new(options.lease)),
             options,
             serving,
             wake,
@@ -142,6 +144,7 @@ impl Engine {
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             cancels: Notify::new(),
+            bounds: Notify::new(),
             connections,
         });
         shared.last_beat.succeeded(registered_at);
@@ -160,6 +163,7 @@ impl Engine {
         }
         tokio::spawn(tick(Arc::clone(&engine.shared)));
         tokio::spawn(cancel::run(Arc::clone(&engine.shared)));
+        tokio::spawn(polls::run(Arc::clone(&engine.shared)));
         let claimer = tokio::spawn(engine.clone().claim_for_ever(senders));
         *engine.claimer.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimer);
         tracing::info!(worker = %name, "started");

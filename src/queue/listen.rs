@@ -47,7 +47,10 @@ async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
             continue;
         }
         match notification.payload() {
-            "" => shared.wake.look(),
+            "" => {
+                shared.wake.look();
+                shared.polls.look();
+            }
             queue => shared.wake.look_into(queue),
         }
     }

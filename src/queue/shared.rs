@@ -20,6 +20,7 @@ use super::{
     incarnation::{self, Serving},
     job::Job,
     pauses::Gate,
+    polls::Polls,
     tokens::JobTokens,
     wake::Wake,
 };
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     /// The beat ends last.
     pub(super) beat_stop: CancellationToken,
     pub(super) gate: Gate,
+    pub(super) polls: Arc<Polls>,
     pub(super) last_beat: LastBeat,
     /// Counts up while the main runtime ticks.
     pub(super) ticks: AtomicU64,
@@ -49,6 +51,8 @@ pub(super) struct Shared {
     pub(super) listening: AtomicBool,
     /// Told when the end of running jobs was asked for.
     pub(super) cancels: Notify,
+    /// Told when the claim met a group that may take nothing now.
+    pub(super) bounds: Notify,
 }
 
 impl Shared {
@@ -97,6 +101,7 @@ impl Shared {
         let (lease, token_hash) = (self.options.lease, self.gate.token_hash());
         incarnation::register(&self.connections, connection, &new, (lease, &token_hash), &self.serving).await?;
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = new;
+        self.polls.lose();
         self.last_beat.succeeded(sent);
         self.wake.look();
         Ok(())

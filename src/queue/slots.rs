@@ -32,6 +32,11 @@ impl Slots {
         self.size.saturating_sub(self.used.load(Ordering::Acquire))
     }
 
+    /// Whether one in so many places is free.
+    pub(super) fn is_free_by(&self, part: usize) -> bool {
+        self.free() * part >= self.size
+    }
+
     /// Places in use.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Acquire)

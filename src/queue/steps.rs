@@ -26,6 +26,7 @@ use super::{
     incarnation::{self, Serving},
     job::Job,
     pauses::Gate,
+    polls::Polls,
     reconcile, rescue,
     shared::Shared,
     slots::Slots,
@@ -67,7 +68,9 @@ impl Steps {
         let served = queues.into_iter().map(of).collect();
         let shared = Shared {
             gate: Gate::new(&options.token_hash),
+            polls: Arc::new(Polls::new(options.lease)),
             cancels: Notify::new(),
+            bounds: Notify::new(),
             options,
             serving,
             wake: Arc::clone(&wake),

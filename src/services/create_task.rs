@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{actor::Actor, cell_settle, context::Context, error::ServiceError, take_over};
+use super::{
+    actor::Actor, bounds::NewBounds, cell_settle, context::Context, error::ServiceError, planned_waits::PlannedWaits, take_over,
+};
 use crate::{
     config::LimitSettings,
     crud::{
+        bounds::{self, BoundsRow},
         reusable::{self, EarlierCell},
         subtasks::{self, Move},
         tasks::{self, NewTask},
@@ -29,6 +32,8 @@ pub struct CreateOptions {
     /// Takes over pictures of one's own earlier tasks: those that were paid for with the same body in the same lane. A seed that is
     /// to be drawn is as good as any. No picture twice; only the rest is enqueued.
     pub reuse: bool,
+    /// What bounds its submits. No part of the input: a second call under the same idempotency key changes nothing of it.
+    pub bounds: NewBounds,
 }
 
 /// What a task would take over.
@@ -71,6 +76,9 @@ pub struct PlannedTask {
     /// What it would take over from earlier tasks; none: that was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse: Option<PlannedReuse>,
+    /// What of it would wait; none: that was not asked for.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<PlannedWaits>,
 }
 
 /// Expands a task and stores nothing. A seed that is to be drawn is drawn anew each time.
@@ -98,6 +106,7 @@ pub fn plan_task(limits: &LimitSettings, definition: &TaskDefinition) -> Result<
         last_body: body(cells.last())?,
         axes: plan.axes,
         reuse: None,
+        waits: None,
     })
 }
 
@@ -201,6 +210,8 @@ async fn store(
     let permission = if definition.priority() > 1 { Permission::CreateHighPriority } else { Permission::CreateLowPriority };
     actor.require(permission)?;
     let plan = models::plan(definition, &limits.into())?;
+    let now = bounds::now(connection).await?;
+    let bounds = options.bounds.apply(BoundsRow::default(), now)?;
     let axes = serde_json::to_value(&plan.axes).map_err(|error| ServiceError::Usage(error.to_string()))?;
     let id = Uuid::now_v7();
     let input_sha256 = models::input_sha256(definition);
@@ -217,6 +228,7 @@ async fn store(
         axes,
         total_images: plan.total_images,
         is_alone,
+        bounds,
     };
     if !tasks::insert(connection, &task).await? {
         return existing(connection, actor, definition, &input_sha256).await;

@@ -2,8 +2,13 @@
 
 pub mod actor;
 pub mod attempt_service;
+pub mod bounds;
+#[cfg(feature = "worker")]
+mod cell_journal;
 #[cfg(feature = "worker")]
 mod cell_outcome;
+#[cfg(feature = "worker")]
+mod cell_picture;
 mod cell_settle;
 mod conflict;
 pub mod context;
@@ -18,12 +23,14 @@ pub mod lane_service;
 mod load_cells;
 #[cfg(feature = "worker")]
 pub mod make_image;
+pub mod overdue;
 pub mod overview_service;
 pub mod password;
 #[cfg(feature = "worker")]
 pub mod pause_watch;
 #[cfg(feature = "worker")]
 pub mod pauses;
+pub mod planned_waits;
 pub mod processing;
 mod purge;
 pub mod ratings;

@@ -75,8 +75,15 @@ async fn round(context: &Context, client: &UpstreamClient, engine: &Engine, inte
 async fn probe(context: &Context, client: &UpstreamClient, engine: &Engine, lane: &str, refused: Call) -> Result<(), QueueError> {
     let calls = LaneCalls { engine, client, settings: &context.settings, lane };
     if let Some(upstream_id) = engine.known_id(lane).await? {
+        let poller = engine.poller(lane);
+        let permit = tokio::select! {
+            permit = client.poll_permit(&poller) => permit,
+            () = engine.stopping() => return Ok(()),
+        };
         let (token, begun) = (client.token().current(), Instant::now());
-        match make_image::ask(client, lane, &token, &upstream_id).await {
+        let asked = make_image::ask(client, lane, &token, &upstream_id).await;
+        drop(permit);
+        match asked {
             Asked::Refused { status, error } => {
                 tracing::info!(lane, error, "probed by a poll: refused");
                 calls.poll_refused(token.hash(), begun, status, &error).await;

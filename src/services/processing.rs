@@ -54,7 +54,7 @@ mod running {
         },
         models::payload::{CompleteTask, GenerateImage},
         queue::{Engine, EngineOptions, Job, Outcome, Queue, UntilEmpty, decoded},
-        services::{actor::Actor, context::Context, error::ServiceError, pause_watch, subtask_service, task_service},
+        services::{actor::Actor, context::Context, error::ServiceError, overdue, pause_watch, subtask_service, task_service},
     };
 
     /// What [`process_pending_subtasks`] saw at its end.
@@ -181,7 +181,8 @@ mod running {
         tokio::join!(
             engine.drive(GenerateImage::QUEUE, cell_handler(context, &engine)),
             engine.drive(CompleteTask::QUEUE, task_handler(context)),
-            pause_watch::watch(context, &engine)
+            pause_watch::watch(context, &engine),
+            overdue::watch(context, &engine)
         );
         let settled = engine.stop(context.settings.queue.grace).await;
         let task = task_service::get_task(context, actor, task_id).await?;

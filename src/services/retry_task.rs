@@ -17,6 +17,7 @@ use super::{
 use crate::{
     crud::{
         audit::{self, NewAudit},
+        bounds,
         retries::{self, Chosen, EndedCell},
         tasks::{self, TaskRow},
         users::SYSTEM_USERNAME,
@@ -75,6 +76,12 @@ async fn retry_once(context: &Context, actor: &Actor, id: Uuid, what: &Retry) ->
     let task = tasks::get(&mut transaction, id).await?;
     let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })?;
     actor.require_manage(task.user_id)?;
+    if let Some(not_after) = task.bounds.not_after
+        && not_after <= bounds::now(&mut transaction).await?
+    {
+        let message = format!("task {id} submits nothing after {not_after}: shift that first, with task limit {id} --not-after");
+        return Err(ServiceError::Usage(message));
+    }
     let done = retry_in(&mut transaction, &actor.username, task.id, what).await?;
     transaction.commit().await?;
     Ok(done)

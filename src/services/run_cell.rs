@@ -3,16 +3,8 @@
 //! It may run twice, and is cut at any point: what it finds in the ledger says where to go on. An open attempt with an
 //! upstream id is polled, never submitted; one without, by another claim, is unknown.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
 use tracing::{
     Instrument as _, Span,
@@ -21,11 +13,12 @@ use tracing::{
 use uuid::Uuid;
 
 use super::{
+    cell_journal::CellJournal,
     cell_outcome::Situation,
-    cell_settle::CellResult,
+    cell_picture::complete,
     context::Context,
     load_cells::Found,
-    make_image::{self, Accepted, Journal, MadeImage, MakeImageParams, PollEnd, SubmitAnswer, UpstreamClient, make_image},
+    make_image::{Accepted, MadeImage, MakeImageParams, PollEnd, UpstreamClient, make_image},
     pauses::LaneCalls,
     take_up::{TakenUp, Taker},
 };
@@ -36,8 +29,8 @@ use crate::{
         status::{ErrorKind, RetryMode, Status},
     },
     queue::{
-        AttemptEnd, Engine, Interrupt, Job, Outcome, QueueError, Verdict,
-        ledger::{Acceptance, AttemptState, Begun, Evidence, OpenAttempt, Past, Submit},
+        AttemptEnd, Engine, Interrupt, Job, Outcome, Verdict,
+        ledger::{AttemptState, OpenAttempt, Past},
     },
 };
 
@@ -84,6 +77,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let answer_within = submit_timeout + context.settings.queue.lease;
     let ordinal = open.as_ref().map(|open| open.ordinal);
     let may_pay = row.retry.mode != Some(RetryMode::Evidence);
+    let submits_for = row.submits_for.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
+    let submits_until = submits_for.and_then(|left| Instant::now().checked_add(left));
     let situation = Situation { settings, history: &history, ordinal, answer_within, may_pay };
     if row.is_cancel_requested {
         return situation.cancelled(open);
@@ -144,19 +139,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         Ok(body) => body,
         Err(error) => return Outcome::internal(error),
     };
-    let journal = CellJournal {
-        engine,
-        job,
-        cell,
-        row: &row,
-        sha256,
-        answer_within,
-        calls: LaneCalls { engine, client, settings: &context.settings, lane: &row.lane },
-        ordinal: OnceLock::new(),
-        epoch: OnceLock::new(),
-        held: OnceLock::new(),
-        is_troubled: AtomicBool::new(false),
-    };
+    let calls = LaneCalls { engine, client, settings: &context.settings, lane: &row.lane };
+    let journal = CellJournal::new(job, &row, sha256, answer_within, calls).until(submits_until);
     let params = MakeImageParams {
         client,
         lane: &row.lane,
@@ -167,17 +151,16 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         journal: &journal,
     };
     let made = make_image(params).await;
-    let ordinal = ordinal.or_else(|| journal.ordinal.get().copied());
+    let ordinal = ordinal.or_else(|| journal.ordinal());
     let situation = Situation { ordinal, ..situation };
     match made {
         // A lane without an address: somebody must set it.
         Err(error) => situation.unusable(error.to_string()),
-        Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation, journal.held.get()),
+        Ok(MadeImage::NotBegun) => not_begun(engine, job, &situation, journal.held()),
         Ok(MadeImage::NotWritten(error)) => situation.not_sent(&format!("its row was not written: {error}")),
         Ok(MadeImage::HeldBack) if journal.is_stopped() && engine.may_submit(job) => situation.held("it was while this began"),
-        Ok(MadeImage::HeldBack) => {
-            situation.not_sent("the worker leaves, its lease ran short, its row is too old, or it was cancelled")
-        }
+        Ok(MadeImage::HeldBack) => situation
+            .not_sent("the worker leaves, its lease ran short, its row is too old, its task's time is over, or it was cancelled"),
         Ok(MadeImage::NotAccepted(answer)) => situation.after_submit(answer),
         Ok(MadeImage::GivenUp) => situation.unknown("the worker left before the answer came".to_owned(), None),
         Ok(MadeImage::LeaseLost) => Outcome::new(Verdict::LeaseLost),
@@ -214,192 +197,15 @@ fn body_of(row: &RunRow, prompts: &Result<Vec<Prompt>, String>) -> Result<(Vec<u
 
 /// No row, no POST: by a token, because the worker leaves, because the lane is paused, because the lease runs short, or because
 /// the cell wants none.
-fn not_begun(engine: &Engine, job: &Job, situation: &Situation<'_>, held: Option<&String>) -> Outcome {
+fn not_begun(engine: &Engine, job: &Job, situation: &Situation<'_>, held: Option<&str>) -> Outcome {
     match job.tokens.interrupt() {
         Some(Interrupt::LeaseLost) => Outcome::new(Verdict::LeaseLost),
         Some(Interrupt::Cancel) => Outcome::new(Verdict::Cancelled).because("cancelled before it was submitted"),
         Some(Interrupt::Handover) => Outcome::new(Verdict::HandedOver),
         None if engine.is_stopping() => Outcome::new(Verdict::HandedOver),
-        None if held.is_some() => situation.held(held.map_or("", String::as_str)),
-        None => situation.come_back().because("not submitted: the lease ran short, or the cell was cancelled or ended meanwhile"),
-    }
-}
-
-/// Keeps the picture, if that is asked for, and completes the cell. A download that fails is tried again until the deadline
-/// and costs no attempt; then the cell is completed with its URL alone.
-async fn complete(
-    context: &Context,
-    client: &UpstreamClient,
-    job: &Job,
-    row: &RunRow,
-    url: String,
-    since: Instant,
-    end: AttemptEnd,
-) -> Outcome {
-    let results = &context.settings.results;
-    let mut result = CellResult { url, file: None, sha256: None, note: None };
-    if let Some(directory) = &results.directory {
-        let stem = format!("{}/{:05}", row.task_id, row.cell);
-        let longest = Duration::from_mins(1);
-        let mut delays = ExponentialBuilder::default().with_max_delay(longest).with_jitter().without_max_times().build();
-        loop {
-            // A download can be left at any point: the next worker begins it anew.
-            let fetched = tokio::select! {
-                biased;
-                () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
-                () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
-                fetched = make_image::fetch(client, results, &result.url) => fetched,
-            };
-            let kept = match fetched {
-                Ok(fetched) => make_image::keep(directory, &stem, &fetched).await,
-                Err(error) => Err(error),
-            };
-            match kept {
-                Ok(kept) => {
-                    result.file = Some(kept.file);
-                    result.sha256 = Some(kept.sha256);
-                    break;
-                }
-                Err(error) => {
-                    let delay = delays.next().unwrap_or(longest);
-                    let is_over = since.elapsed() + delay >= context.settings.generate_image.deadline;
-                    if is_over || job.tokens.cancel.is_cancelled() {
-                        tracing::error!(task = %row.task_id, cell = row.cell, %error, "the picture was not kept");
-                        result.note = Some(error.to_string());
-                        break;
-                    }
-                    tracing::warn!(task = %row.task_id, cell = row.cell, %error, "the picture is not kept yet; again in {delay:?}");
-                    tokio::select! {
-                        () = job.tokens.lease_lost.cancelled() => return Outcome::new(Verdict::LeaseLost),
-                        () = job.tokens.handover.cancelled() => return Outcome::new(Verdict::HandedOver),
-                        // Its picture came first: it is kept, and not waited for.
-                        () = job.tokens.cancel.cancelled() => {}
-                        () = tokio::time::sleep(delay) => {}
-                    }
-                }
-            }
-        }
-    }
-    match serde_json::to_value(&result) {
-        Ok(result) => Outcome::done().ending(end).leaving(result),
-        Err(error) => Outcome::internal(error.to_string()),
-    }
-}
-
-/// The ledger of one run.
-struct CellJournal<'a> {
-    engine: &'a Engine,
-    job: &'a Job,
-    cell: Uuid,
-    row: &'a RunRow,
-    sha256: String,
-    answer_within: Duration,
-    calls: LaneCalls<'a>,
-    /// The attempt that this run began.
-    ordinal: OnceLock<i32>,
-    /// How often the lane had been stopped in this process when it began.
-    epoch: OnceLock<u64>,
-    /// What held it back before.
-    held: OnceLock<String>,
-    /// Whether a success has something to tell of the lane.
-    is_troubled: AtomicBool,
-}
-
-/// A row that took longer to write is not believed: a pause may have been written after its look.
-const STALE_LOOK: Duration = Duration::from_millis(500);
-
-impl CellJournal<'_> {
-    /// Whether the lane was stopped in this process after the row was begun. A probe goes through what it is to end.
-    fn is_stopped(&self) -> bool {
-        let now = self.engine.lane_epoch(&self.row.lane);
-        !self.job.is_probe && (self.held.get().is_some() || self.epoch.get().is_some_and(|epoch| now != Some(*epoch)))
-    }
-}
-
-#[async_trait]
-impl Journal for CellJournal<'_> {
-    async fn submitting(&self, token_hash: &str) -> Result<Option<String>, QueueError> {
-        match self.engine.lane_epoch(&self.row.lane) {
-            Some(epoch) => drop(self.epoch.set(epoch)),
-            None if self.job.is_probe => {}
-            None => {
-                drop(self.held.set("a pause is being written".to_owned()));
-                return Ok(None);
-            }
-        }
-        let submit = Submit {
-            cell: self.cell,
-            round: self.row.round,
-            lane: self.row.lane.clone(),
-            request_sha256: self.sha256.clone(),
-            answer_within: self.answer_within,
-            token_hash: token_hash.to_owned(),
-            is_probe: self.job.is_probe,
-        };
-        let began = Instant::now();
-        let ordinal = match self.engine.begin_attempt(self.job, submit.clone()).await? {
-            Begun::Written { ordinal, is_troubled } => {
-                self.is_troubled.store(is_troubled, Ordering::Release);
-                // Set once: a run begins one attempt at most.
-                *self.ordinal.get_or_init(|| ordinal)
-            }
-            Begun::Held(why) => {
-                drop(self.held.set(why));
-                self.engine.met_pause();
-                return Ok(None);
-            }
-            Begun::Unwanted => return Ok(None),
-        };
-        Span::current().record("attempt", ordinal);
-        if began.elapsed() > STALE_LOOK && self.engine.is_held(&submit).await? {
-            drop(self.held.set("since its row was begun".to_owned()));
-        }
-        Ok(Some(format!("{}/{ordinal}", self.cell)))
-    }
-
-    async fn moment(&self) -> bool {
-        match self.engine.submit_moment(self.job, &self.row.lane).await {
-            Ok(may_leave) => may_leave,
-            Err(error) => {
-                tracing::warn!(%error, "no moment of the lane's rate: not submitted");
-                false
-            }
-        }
-    }
-
-    fn may_submit(&self) -> bool {
-        self.engine.may_submit(self.job) && !self.is_stopped()
-    }
-
-    async fn give_up(&self) {
-        self.engine.grace_over().await;
-    }
-
-    async fn accepted(&self, upstream_id: &str, http_status: u16) -> Result<bool, QueueError> {
-        let Some(ordinal) = self.ordinal.get().copied() else {
-            return Err(QueueError::Ledger { cell: self.cell, message: "accepted without an attempt".to_owned() });
-        };
-        Span::current().record("upstream_id", upstream_id);
-        let upstream_id = upstream_id.to_owned();
-        let acceptance = Acceptance { cell: self.cell, ordinal, upstream_id, http_status };
-        let evidence = self.engine.accepted(self.job, acceptance).await?;
-        if evidence == Evidence::NoSuchAttempt {
-            let message = format!("attempt {ordinal} is not open");
-            return Err(QueueError::Ledger { cell: self.cell, message });
-        }
-        tracing::debug!("accepted");
-        Ok(evidence == Evidence::Accepted)
-    }
-
-    async fn submit_answered(&self, token_hash: &str, begun: Instant, answer: &SubmitAnswer) {
-        self.calls.submit_answered(token_hash, begun, answer, self.is_troubled.load(Ordering::Acquire)).await;
-    }
-
-    async fn poll_refused(&self, token_hash: &str, begun: Instant, status: u16, error: &str) {
-        self.calls.poll_refused(token_hash, begun, status, error).await;
-    }
-
-    async fn poll_answered(&self, token_hash: &str, begun: Instant) {
-        self.calls.poll_answered(token_hash, begun).await;
+        None if held.is_some() => situation.held(held.unwrap_or_default()),
+        None => situation
+            .come_back()
+            .because("not submitted: the lease ran short, its task's time is over, or the cell was cancelled or ended meanwhile"),
     }
 }

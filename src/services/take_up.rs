@@ -72,7 +72,8 @@ impl Taker<'_> {
     }
 
     async fn poll(&self, upstream_id: &str) -> PollAnswer {
-        let _permit = self.client.poll_permit().await;
+        let poller = self.engine.poller(&self.row.lane);
+        let _permit = self.client.poll_permit(&poller).await;
         let token = self.client.token().current();
         Box::pin(make_image::poll(self.client, &self.row.lane, &token, upstream_id)).await
     }

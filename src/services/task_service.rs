@@ -11,6 +11,7 @@ use crate::{
     queue::{self, Outcome, Settle},
 };
 
+pub use super::bounds::{Moment, NewBounds, limit_task};
 pub use super::create_task::{
     CreateOptions, CreatedTask, PlannedReuse, PlannedTask, create_task, create_task_alone, create_task_in, create_task_in_with,
     create_task_with, plan_reuse, plan_task,

@@ -1,11 +1,11 @@
 //! The simulator's state and its every decision: which behaviour a submit gets and what a poll is told.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -16,6 +16,9 @@ use super::{
     Behaviour, LedgerEntry, SimulatorOptions, Stats, TaskStatus,
     job::{Job, PollAnswer},
 };
+
+/// Of so many polls it is known when they arrived.
+const REMEMBERED_POLLS: usize = 100_000;
 
 /// What a random number is drawn for; part of its seed, so that no draw depends on how many went before.
 enum Purpose {
@@ -47,13 +50,15 @@ pub(super) struct PollPlan {
 pub(super) struct Book {
     pub(super) options: SimulatorOptions,
     pub(super) stats: Stats,
+    /// When the last polls arrived, in order, whatever they asked for.
+    pub(super) polled_at: VecDeque<DateTime<Utc>>,
     jobs: Vec<Job>,
     places: HashMap<String, usize>,
 }
 
 impl Book {
     pub(super) fn new(options: SimulatorOptions) -> Self {
-        Self { options, stats: Stats::default(), jobs: Vec::new(), places: HashMap::new() }
+        Self { options, stats: Stats::default(), polled_at: VecDeque::new(), jobs: Vec::new(), places: HashMap::new() }
     }
 
     /// The status with which a request is refused for the token that it brought; none: it may go on.
@@ -177,6 +182,11 @@ impl Book {
     /// Takes a poll: counts it and says how long its answer takes.
     pub(super) fn poll(&mut self, upstream_id: &str, is_admitted: bool) -> PollPlan {
         self.stats.polls += 1;
+        let now = Utc::now();
+        if self.polled_at.len() == REMEMBERED_POLLS {
+            self.polled_at.pop_front();
+        }
+        self.polled_at.push_back(now);
         let mut arrival = 0;
         let mut number = self.stats.polls;
         // Only ids that exist are counted one by one: a client's errors must not grow the table.
@@ -185,7 +195,7 @@ impl Book {
             let entry = &mut self.jobs[place].entry;
             if is_admitted {
                 entry.polls += 1;
-                entry.last_polled_at = Some(Utc::now());
+                entry.last_polled_at = Some(now);
             }
             (arrival, number) = (entry.arrival, entry.polls);
         }

@@ -27,6 +27,7 @@ use std::{
     sync::Arc,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -102,6 +103,11 @@ impl Simulator {
     /// The counters.
     pub fn stats(&self) -> Stats {
         self.shared.book().stats.clone()
+    }
+
+    /// When the last polls arrived, in order, whatever they asked for and were told.
+    pub fn polled_at(&self) -> Vec<DateTime<Utc>> {
+        self.shared.book().polled_at.iter().copied().collect()
     }
 
     /// Changes the options; answers that wait look at them at once.

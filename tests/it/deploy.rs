@@ -82,10 +82,10 @@ fn the_unit_stops_a_worker_as_a_worker_wants_to_be_stopped() {
     let files: usize = one("LimitNOFILE").parse().unwrap();
     assert!(files > 4 * (settings.upstream.max_connections + settings.database.max_connections as usize), "{files} files");
     assert!(settings.logs.directory.is_empty(), "the journal has the logs");
-    // The token comes as a credential, whose name is where the setting looks.
-    let (credential, _) = one("LoadCredential").split_once(':').unwrap();
+    // The file itself and no copy of it: a reload is to find another token there.
     let token_file = settings.upstream.api_token_file.expect("a file with the token");
-    assert_eq!(token_file, PathBuf::from(format!("%d/{credential}")));
+    assert_eq!(token_file, PathBuf::from("/etc/imagemill/api_token"));
+    assert_eq!(one("ExecReload"), "/bin/kill -HUP $MAINPID");
     let (program, arguments) = one("ExecStart").split_once(' ').unwrap();
     assert!(program.ends_with("/imagemill"), "{program}");
     is_command(&words(arguments));

@@ -7,7 +7,7 @@ use imagemill::{
     models::{Prompt, TaskDefinition, TaskInput},
     services::{
         actor::Actor,
-        task_service::{self, CreateOptions, CreatedTask, PlannedReuse},
+        task_service::{self, CreateOptions, CreatedTask, NewBounds, PlannedReuse},
     },
 };
 use serde_json::json;
@@ -18,7 +18,8 @@ use crate::{
     support::World,
 };
 
-const REUSE: CreateOptions = CreateOptions { reuse: true };
+const REUSE: CreateOptions =
+    CreateOptions { reuse: true, bounds: NewBounds { max_submits: None, not_before: None, not_after: None } };
 
 /// Lights by weathers.
 fn grid(lights: &[&str], weathers: &[&str]) -> TaskInput {

@@ -117,11 +117,31 @@ async fn budgets_and_times_say_so() {
         Some("not_before from imagemill.tasks"),
     )
     .await;
+    says("update imagemill.tasks set not_after = now() - interval '1 second'", "not_after", None).await;
+    says("update imagemill.tasks set not_after = now() + interval '1 hour'", "turn", None).await;
     let due = format!(
         "update apalis.jobs set run_at = now() + interval '1 minute' where idempotency_key = {CELL};
                        update imagemill.subtasks set error = 'HTTP 503'"
     );
     says(&due, "not_due", Some(&format!("run_at from apalis.jobs where idempotency_key = {CELL}"))).await;
+}
+
+#[tokio::test]
+async fn the_budget_of_a_day_says_so_with_its_end() {
+    let spent = |limit: &str, days_ago: i32| {
+        format!(
+            "update imagemill.lanes set max_submits_per_day = {limit};
+             insert into imagemill.lane_days (lane, day, submits)
+             select 'prod', (now() at time zone 'UTC')::date - {days_ago}, submits from unnest(array[7, -2]) as submits"
+        )
+    };
+    let midnight = "(date_trunc('day', now() at time zone 'UTC') + interval '1 day') at time zone 'UTC'";
+    says(&spent("5", 0), "day_budget", Some(midnight)).await;
+    says(&spent("6", 0), "turn", None).await;
+    says(&spent("5", 1), "turn", None).await;
+    // A cell in flight may turn out not to be billed: it need not be midnight.
+    says(&format!("{}; {HELD}", spent("6", 0)), "day_budget", None).await;
+    says("update imagemill.lanes set max_submits_per_day = 0", "day_budget", None).await;
 }
 
 #[tokio::test]

@@ -39,14 +39,15 @@ pub(in crate::queue) async fn close(
         };
     }
     let ended: Vec<(Uuid, AttemptState)> = sqlx::query_as(
+        // No join: the plan that is made once would walk over all that are open, and over the dead entries of those that were.
         "update imagemill.attempts as attempt
-         set state = coalesce(given.state, case attempt.state when 'submitting' then 'unknown' else 'abandoned' end),
-             http_status = coalesce(given.http_status, attempt.http_status), error = given.error,
-             polls = attempt.polls + given.polls, error_kind = given.error_kind, finished_at = now()
-         from unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::integer[], $7::text[])
-              as given (cell, state, http_status, error, polls, ordinal, error_kind)
-         where attempt.subtask_id = given.cell and attempt.finished_at is null
-           and (given.ordinal is null or attempt.ordinal = given.ordinal)
+         set (state, http_status, error, polls, error_kind, finished_at) = (
+             select coalesce(($2::text[])[place], case attempt.state when 'submitting' then 'unknown' else 'abandoned' end),
+                    coalesce(($3::integer[])[place], attempt.http_status), ($4::text[])[place],
+                    attempt.polls + ($5::integer[])[place], ($7::text[])[place], now()
+             from array_position($1, attempt.subtask_id) as place)
+         where attempt.subtask_id = any ($1::uuid[]) and attempt.finished_at is null
+           and coalesce(($6::integer[])[array_position($1, attempt.subtask_id)], attempt.ordinal) = attempt.ordinal
          returning attempt.subtask_id, attempt.state",
     )
     .bind(closes.iter().map(|(cell, _)| *cell).collect::<Vec<_>>())

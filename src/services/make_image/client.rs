@@ -11,7 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::token::{Token, TokenError, TokenSource};
-use crate::config::{LaneSettings, Settings, UpstreamSettings};
+use crate::{
+    config::{LaneSettings, Settings, UpstreamSettings},
+    queue::Poller,
+};
 
 /// An answer is read up to here.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -119,9 +122,13 @@ impl UpstreamClient {
         ConnectionPermit { _permit: Arc::clone(&self.permits.submits).acquire_owned().await.ok() }
     }
 
-    /// Waits for one of the connections of polls.
-    pub(in crate::services) async fn poll_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.polls.acquire().await.ok()
+    /// Waits for the turn of a poll, and then for one of the connections of polls. It leaves when this returns.
+    pub(in crate::services) async fn poll_permit(&self, poller: &Poller) -> Option<SemaphorePermit<'_>> {
+        // The connection after the turn: thousands may wait for theirs.
+        let turn = poller.turn().await;
+        let permit = self.permits.polls.acquire().await.ok();
+        turn.leave();
+        permit
     }
 
     /// Waits for one of the connections of pictures.

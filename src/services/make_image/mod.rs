@@ -22,7 +22,7 @@ pub use token::{Token, TokenError, TokenSource};
 use tokio::time::Instant;
 pub use wait::{Accepted, PollEnd};
 
-use crate::queue::{JobTokens, QueueError, fault};
+use crate::queue::{JobTokens, Poller, QueueError, fault};
 
 /// What stands between the two calls, and is told what they say of the lane: the ledger.
 #[async_trait]
@@ -47,6 +47,11 @@ pub trait Journal: Send + Sync {
 
     /// Is told each answer to a POST, with the hash of its token and when it left; of one that was accepted after its id.
     async fn submit_answered(&self, _token_hash: &str, _begun: Instant, _answer: &SubmitAnswer) {}
+
+    /// What the turns of this cell's polls are taken from.
+    fn poller(&self) -> Poller {
+        Poller::default()
+    }
 
     /// Is told each poll that was answered with 401, 402 or 403.
     async fn poll_refused(&self, _token_hash: &str, _begun: Instant, _status: u16, _error: &str) {}

@@ -75,9 +75,8 @@ pub enum Asked {
     NotAnswered,
 }
 
-/// Asks once for an id that somebody else polls for.
+/// Asks once for an id that somebody else polls for. Call it with a permit of polls in hand.
 pub async fn ask(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> Asked {
-    let _permit = client.poll_permit().await;
     let answer = poll(client, lane, token, upstream_id).await;
     match (answer.refusal(), &answer) {
         (Some((status, error)), _) => Asked::Refused { status, error: error.to_owned() },

@@ -10,7 +10,6 @@ use super::{
     Journal,
     client::{ClientError, UpstreamClient},
     poll::{PollAnswer, poll},
-    token::Token,
 };
 use crate::queue::{Interrupt, JobTokens};
 
@@ -88,6 +87,9 @@ pub(super) async fn wait(
     let limit = settings.poll_interval * settings.max_polls;
     let (mut answered, mut empty, mut not_found, mut named) = (0, 0, 0, false);
     let mut was_refused = false;
+    let poller = journal.poller();
+    // How long its polls have waited for their turns: that is our own doing, and does not count against the limit.
+    let mut queued = Duration::ZERO;
     let mut said = "no poll was answered".to_owned();
     let mut troubles = trouble_delays(settings.poll_interval);
     let mut pause = if accepted.ask_at_once { Duration::ZERO } else { settings.poll_interval };
@@ -98,13 +100,22 @@ pub(super) async fn wait(
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
             () = tokio::time::sleep(pause.min(left)) => {}
         }
-        let token = client.token().current();
+        let queued_at = Instant::now();
+        let permit = tokio::select! {
+            biased;
+            interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
+            permit = client.poll_permit(&poller) => permit,
+        };
         let asked_at = Instant::now();
+        queued += asked_at - queued_at;
+        let token = client.token().current();
+        // What a request needs is there while it is under way only: thousands wait for their turn.
         let answer = tokio::select! {
             biased;
             interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
-            answer = asked(client, lane, &token, &accepted.upstream_id) => answer,
+            answer = async { Box::pin(poll(client, lane, &token, &accepted.upstream_id)).await } => answer,
         };
+        drop(permit);
         pause = settings.poll_interval;
         if !matches!(answer, PollAnswer::Trouble { .. }) {
             answered += 1;
@@ -141,7 +152,7 @@ pub(super) async fn wait(
                     tracing::warn!(upstream_id = %accepted.upstream_id, status, "the upstream uses a word that is not known; polling on");
                 }
                 said = status;
-                if accepted.since.elapsed() >= limit && answered >= LEAST_POLLS {
+                if accepted.since.elapsed().saturating_sub(queued) >= limit && answered >= LEAST_POLLS {
                     return Ok((PollEnd::Limit, answered));
                 }
             }
@@ -159,13 +170,6 @@ pub(super) async fn wait(
             return Ok((PollEnd::Deadline { error: said }, answered));
         }
     }
-}
-
-/// Asks once, with one of the connections of polls. What a request needs is there while it is under way only: thousands wait
-/// for their turn.
-async fn asked(client: &UpstreamClient, lane: &str, token: &Token, upstream_id: &str) -> PollAnswer {
-    let _permit = client.poll_permit().await;
-    Box::pin(poll(client, lane, token, upstream_id)).await
 }
 
 /// From the interval on, doubling, with full jitter.

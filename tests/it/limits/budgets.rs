@@ -1,6 +1,7 @@
 //! Budgets, and the time before which a task submits nothing.
 
 use imagemill::simulator::{Behaviour, SimulatorOptions, Span};
+use sqlx::Executor as _;
 
 use crate::support::{World, eventually};
 
@@ -52,4 +53,93 @@ async fn nothing_is_submitted_before_its_time() {
     );
     drop(worker);
     world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_budget_of_as_many_as_there_are_cells_is_enough() {
+    let world = World::new().await;
+    let task = world.create(3).await;
+    sqlx::query("update imagemill.tasks set max_submits = 3 where id = $1")
+        .bind(task.id)
+        .execute(world.pool())
+        .await
+        .expect("set the budget");
+    let worker = world.worker(&[]);
+    // The completion submits nothing: it waits for no budget.
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    drop(worker);
+    world.assert_settled().await;
+}
+
+/// A worker as rows say it, which holds the first cell's job.
+const HELD: &str = "
+    insert into imagemill.incarnations (name, host, pid, version, lease, token_hash, lanes)
+        values ('one', 'atelier', 1, '0.1.0', '1 hour', 'aaaaaaaa', array['prod']);
+    insert into apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
+        values ('one', 'imagemill', 'imagemill', '', now(), now());
+    update apalis.jobs set status = 'Running', lock_by = 'one', lock_at = now(), attempts = 1
+        where idempotency_key = (select id::text from imagemill.subtasks where cell = 0);
+    update apalis.jobs set metadata = metadata || hstore('solitary', 'true')
+        where idempotency_key = (select id::text from imagemill.subtasks where cell = 1)";
+
+async fn taken_in_turn(world: &World, is_hinted: bool) -> i64 {
+    let mut transaction = world.pool().begin().await.expect("begin");
+    let statement = "
+        select count(claimed.id)
+        from (select array_agg('prod'::text) as lanes, array_agg(id::text) as groups, array_agg(user_id::text) as owners,
+                     array_agg(1) as weights, array_agg(true) as budgets, array_agg(null::timestamptz) as after,
+                     array_agg(null::text) as after_ids
+              from imagemill.tasks where $1) as hint,
+             imagemill.claim('imagemill.generate_image', 'one', 1, array['prod'], '', null, null, null, false, hint.lanes,
+                             hint.groups, hint.owners, hint.weights, hint.budgets, hint.after, hint.after_ids) as claimed";
+    sqlx::query_scalar(statement).bind(is_hinted).fetch_one(&mut *transaction).await.expect("claim")
+}
+
+#[tokio::test]
+async fn what_is_taken_by_its_key_or_alone_keeps_to_the_budget_as_well() {
+    let world = World::new().await;
+    world.create(3).await;
+    world.pool().execute(sqlx::raw_sql(HELD)).await.expect("hold a job");
+    let set = |what: &'static str| {
+        let world = &world;
+        async move {
+            world.pool().execute(what).await.expect("set the budget");
+        }
+    };
+    // Rolled back: only what would be taken is looked at.
+    let taken = |cell: Option<i32>| {
+        let world = &world;
+        async move {
+            let mut transaction = world.pool().begin().await.expect("begin");
+            let query = sqlx::query_scalar::<_, i64>(
+                "select count(id) from imagemill.claim('imagemill.generate_image', 'one', 1, array['prod'], '', null, null,
+                     (select id::text from imagemill.subtasks where cell = $1), $1::integer is null, null, null, null, null, null,
+                     null, null)",
+            );
+            query.bind(cell).fetch_one(&mut *transaction).await.expect("claim")
+        }
+    };
+    for (limit, are_taken) in [
+        ("update imagemill.tasks set max_submits = 1", 0),
+        ("update imagemill.tasks set max_submits = 2", 1),
+        ("update imagemill.task_counts set submits = 1", 0),
+        ("update imagemill.tasks set max_submits = 3", 1),
+        ("update imagemill.tasks set not_before = now() + interval '1 hour'", 0),
+        ("update imagemill.tasks set max_submits = null", 0),
+        ("update imagemill.tasks set not_before = null", 1),
+        // Before anybody has looked what is overdue.
+        ("update imagemill.tasks set not_after = now() - interval '1 second'", 0),
+        ("update imagemill.tasks set not_after = now() + interval '1 hour'", 1),
+    ] {
+        set(limit).await;
+        assert_eq!(taken(None).await, are_taken, "alone: {limit}");
+        assert_eq!(taken(Some(2)).await, are_taken, "by its key: {limit}");
+        assert_eq!(taken_in_turn(&world, false).await, are_taken, "in turn: {limit}");
+        // A hint may be a second old.
+        assert_eq!(taken_in_turn(&world, true).await, are_taken, "by a hint: {limit}");
+    }
+    // What has an open attempt is polled on, whatever the budget.
+    set("update imagemill.tasks set max_submits = 0").await;
+    set("update apalis.jobs set metadata = metadata || hstore('resume', 'true')").await;
+    assert_eq!((taken(None).await, taken(Some(2)).await), (1, 1));
 }

@@ -1,8 +1,11 @@
 //! Limits, turns and budgets of the lanes, with worker processes and the simulator's ledger.
 
 mod budgets;
+mod days;
 mod places;
+mod polls;
 mod rates;
+mod times;
 mod turns;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,10 +25,15 @@ fn accepted(ledger: &[LedgerEntry]) -> Vec<DateTime<Utc>> {
 
 /// Most submits that were accepted within a second.
 fn most_in_a_second(ledger: &[LedgerEntry]) -> usize {
-    let accepted = accepted(ledger);
-    let within =
-        |first: &DateTime<Utc>| accepted.iter().filter(|at| *at >= first && **at - *first < TimeDelta::seconds(1)).count();
-    accepted.iter().map(within).max().unwrap_or_default()
+    most_within_a_second(&accepted(ledger))
+}
+
+/// Most of these moments, in order, that lie within a second.
+fn most_within_a_second(moments: &[DateTime<Utc>]) -> usize {
+    let from = |(place, first): (usize, &DateTime<Utc>)| {
+        moments[place..].iter().take_while(|at| **at - *first < TimeDelta::seconds(1)).count()
+    };
+    moments.iter().enumerate().map(from).max().unwrap_or_default()
 }
 
 /// Most jobs that the upstream worked on at one moment, each for so long.

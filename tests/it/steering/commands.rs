@@ -33,13 +33,14 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
     let mut world = World::new().await;
     world.environment.insert("IMAGEMILL_USER".to_owned(), "tester".to_owned());
     let limits = json(&world, &["lane", "limit", "prod", "--max-in-flight", "7", "--submits-per-second", "2.5", "--json"]).await;
+    json(&world, &["lane", "limit", "prod", "--polls-per-second", "12.5", "--json"]).await;
     let prod = limits.as_array().and_then(|lanes| lanes.iter().find(|lane| lane["lane"] == "prod")).expect("prod").clone();
     assert_eq!((&prod["max_in_flight"], &prod["submits_per_second"]), (&json!(7), &json!(2.5)));
     json(&world, &["lane", "limit", "prod", "--submits-per-second", "none", "--json"]).await;
     let paused = json(&world, &["lane", "pause", "ops", "--why", "the pool is rebuilt", "--json"]).await;
     assert_eq!(paused, json!({ "lane": "ops", "paused": true, "why": "the pool is rebuilt", "until": null }));
     let (listed, _) = ends_with(&world, &["lane", "list"], 0).await;
-    assert!(listed.contains("operator: the pool is rebuilt"), "{listed}");
+    assert!(listed.contains("operator: the pool is rebuilt") && listed.contains("12.5"), "{listed}");
     let resumed = json(&world, &["lane", "resume", "ops", "--json"]).await;
     assert_eq!(resumed, json!({ "lane": "ops", "paused": false, "was_paused": true }));
     for by_hand in [
@@ -66,16 +67,23 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
             "tester",
             "update_lane",
             "prod",
+            Some(json!({ "polls_per_second": null })),
+            Some(json!({ "polls_per_second": 12.5 })),
+        ),
+        row(
+            "tester",
+            "update_lane",
+            "prod",
             Some(json!({ "submits_per_second": 2.5 })),
             Some(json!({ "submits_per_second": null })),
         ),
         row("the role", "update_lane", "dev", Some(json!({ "burst": 1 })), Some(json!({ "burst": 3 }))),
     ];
-    assert_eq!(changes[..3], expected);
+    assert_eq!(changes[..4], expected);
     // The other two lanes got a burst as well; and nothing else is there but the pause and its end.
     let whats: Vec<(&str, &str)> = said.iter().map(|(who, what, ..)| (who.as_str(), what.as_str())).collect();
     let others: Vec<_> = whats.iter().filter(|(_, what)| *what != "update_lane").collect();
-    assert_eq!((changes.len(), others), (5, vec![&("tester", "pause_lane"), &("tester", "resume_lane")]));
+    assert_eq!((changes.len(), others), (6, vec![&("tester", "pause_lane"), &("tester", "resume_lane")]));
 }
 
 #[tokio::test]
