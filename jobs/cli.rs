@@ -167,7 +167,7 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
         /// As CSV.
-        #[arg(long, conflicts_with = "json", required_unless_present = "json")]
+        #[arg(long, conflicts_with = "json")]
         csv: bool,
         /// Copy the kept pictures here, named by the values of their axes.
         #[arg(long, value_name = "DIR")]

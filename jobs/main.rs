@@ -24,13 +24,14 @@ use imagemill::{
         session::{Session, Who},
         task_export::Form,
         task_grid::Places,
+        task_rate::Given,
         task_remark::Remark,
         task_wait::Waited,
     },
     config::{self, LoadOptions, Loaded, LogSettings},
+    models::CellRating,
     services::{
         make_image::{ClientError, UpstreamClient},
-        ratings::CellRating,
         task_service::{CreateOptions, Purge, Retry},
     },
 };
@@ -177,13 +178,18 @@ async fn task(
         }
         _ => None,
     };
+    if let TaskCommand::Export { csv: false, .. } = &command
+        && !json
+    {
+        return Err(Failure::usage("say how it is written: --csv or --json"));
+    }
     let ratings = match &command {
-        TaskCommand::Rate { id, cell, rating, from } => match (cell, rating, from) {
-            (_, _, Some(file)) => commands::task_rate::read(file, *id)?,
-            (Some(cell), Some(rating), None) => vec![CellRating { cell: *cell, rating: rating.0 }],
+        TaskCommand::Rate { cell, rating, from, .. } => match (cell, rating, from) {
+            (_, _, Some(file)) => Some(commands::task_rate::read(file)?),
+            (Some(cell), Some(rating), None) => Some(Given::Cell(CellRating { cell: *cell, rating: rating.0 })),
             _ => return Err(Failure::usage("name a cell and its rating, or a file: --cell N --rating R, or --from FILE")),
         },
-        _ => Vec::new(),
+        _ => None,
     };
     let limits = loaded.settings.limits.clone();
     let is_plan = matches!(command, TaskCommand::Create { dry_run: true, reuse: false, .. });
@@ -206,7 +212,10 @@ async fn task(
             let form = if csv { Form::Csv } else { Form::Json };
             commands::task_export::export(context, actor, id, form, pictures.as_deref(), out).await.map(|()| 0)
         }
-        (TaskCommand::Rate { id, .. }, _) => commands::task_rate::rate(context, actor, id, &ratings, json, out).await.map(|()| 0),
+        (TaskCommand::Rate { id, .. }, _) => match &ratings {
+            Some(given) => commands::task_rate::rate(context, actor, id, given, json, out).await.map(|()| 0),
+            None => Err(Failure::failed("the ratings were not read")),
+        },
         (TaskCommand::Remark { id, text, cell, remove }, _) => {
             let what = match (cell.zip(text), remove) {
                 (Some((cell, text)), _) => Remark::Add(cell, text),

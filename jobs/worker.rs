@@ -18,6 +18,9 @@ use crate::{
     signals::{self, Signals},
 };
 
+/// So long after a task's end it is summed up what it cost.
+const SUM_UP_AFTER: Duration = Duration::from_secs(10);
+
 /// What a worker was asked to do.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerOptions {
@@ -53,6 +56,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
     let workers = monitor.context();
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(sweep(engine.clone(), context.clone()));
+    tokio::spawn(sum_up(engine.clone(), context.clone()));
     tokio::spawn(prune(engine.clone(), context.clone()));
     tokio::spawn(end_overdue(engine.clone(), context.clone()));
     tokio::spawn(watch(engine.clone(), context.clone(), hangups));
@@ -146,6 +150,23 @@ async fn sweep(engine: Engine, context: Context) {
         if let Err(error) = task_service::sum_up_spend(&context).await {
             tracing::warn!(%error, "what ended tasks cost was not summed up; it comes again");
         }
+    }
+}
+
+/// Sums up what tasks cost that this worker has completed, together with those that end within the same seconds.
+async fn sum_up(engine: Engine, context: Context) {
+    let completed = async {
+        loop {
+            context.completed.notified().await;
+            tokio::time::sleep(SUM_UP_AFTER).await;
+            if let Err(error) = task_service::sum_up_spend(&context).await {
+                tracing::warn!(%error, "what ended tasks cost was not summed up; the sweep does it");
+            }
+        }
+    };
+    tokio::select! {
+        () = completed => {}
+        () = engine.stopping() => {}
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     running::{self, Leave, Run},
     session::Who,
     stage::Stage,
-    summary::{Summary, grouped},
+    summary::{Summary, counted, grouped},
     task_file,
     upstream::{self, StandIn},
 };
@@ -118,7 +118,12 @@ async fn on_stage(
     if !created.is_new {
         output::note("this task stood already, under the same idempotency key: nothing was enqueued");
     }
-    output::note(&format!("task {}: {} cells, {} worker processes", created.id, created.total_images, options.workers));
+    output::note(&format!(
+        "task {}: {}, {}",
+        created.id,
+        counted(created.total_images, "cell"),
+        worker_processes(options.workers)
+    ));
     let (invocation, id) = (&options.invocation, created.id);
     let go_on = if simulator.is_some() {
         format!("the simulator ended with it; no worker takes the open cells of task {id}, and `{invocation} run` begins anew")
@@ -134,6 +139,10 @@ async fn on_stage(
     Summary::of(stage, task, began.elapsed(), &format!("{invocation} psql")).await
 }
 
+fn worker_processes(number: u16) -> String {
+    format!("{number} worker process{}", if number == 1 { "" } else { "es" })
+}
+
 /// Says what will be paid for, and asks where it is much.
 async fn agree(settings: &Settings, plan: &PlannedTask, others: i64, yes: bool, leave: &mut Leave) -> Result<(), Failure> {
     let own = i64::from(plan.total_images);
@@ -141,7 +150,7 @@ async fn agree(settings: &Settings, plan: &PlannedTask, others: i64, yes: bool, 
         0 => String::new(),
         others => format!(", and {} of other tasks that wait in this database", grouped(others)),
     };
-    output::note(&format!("{} pictures will be paid for ({}){more}", grouped(own), upstream::places(settings, &plan.lanes)));
+    output::note(&format!("{} will be paid for ({}){more}", counted(own, "picture"), upstream::places(settings, &plan.lanes)));
     if yes || own + others <= ASKED_ABOVE || !io::stdin().is_terminal() {
         return Ok(());
     }

@@ -88,6 +88,12 @@ fn queries(task: &TaskRow, psql: &str) -> Vec<String> {
     .into()
 }
 
+/// So many of something, whose plural has an s.
+pub(super) fn counted(number: impl TryInto<i64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(i64::MAX);
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// A number with commas.
 pub(super) fn grouped(number: i64) -> String {
     let digits = number.abs().to_string();

@@ -4,7 +4,7 @@ use std::{io::Write, path::Path};
 
 use chrono::Utc;
 
-use super::{output, report::Failure, table::table, task_file};
+use super::{output, report::Failure, summary::counted, table::table, task_file};
 use crate::{
     config::LimitSettings,
     crud::bounds::BoundsRow,
@@ -101,7 +101,7 @@ fn print(plan: &PlannedTask, json: bool, out: &mut impl Write) -> Result<(), Fai
         return output::json(plan, out);
     }
     let lanes: Vec<String> = plan.lanes.iter().map(|(lane, cells)| format!("{cells} on {lane}")).collect();
-    output::text(&format!("{}: {} pictures ({})\n", plan.name, plan.total_images, lanes.join(", ")), out)?;
+    output::text(&format!("{}: {} ({})\n", plan.name, counted(plan.total_images, "picture"), lanes.join(", ")), out)?;
     if let Some(PlannedReuse { reused_images, new_images }) = plan.reuse {
         output::text(&format!("{reused_images} would be taken over, {new_images} are left to be paid for\n"), out)?;
     }

@@ -19,7 +19,14 @@ pub async fn favourite(
 ) -> Result<(), Failure> {
     let Some(id) = id else {
         let tasks = favourites::list_favourites(context, actor).await?;
-        return if json { output::json(&tasks, out) } else { output::text(&output::tasks(&tasks), out) };
+        if json {
+            return output::json(&tasks, out);
+        }
+        if tasks.is_empty() {
+            output::note("no favourites; `imagemill task favourite ID` keeps a task at hand");
+            return Ok(());
+        }
+        return output::text(&output::tasks(&tasks), out);
     };
     let changed = favourites::set_favourite(context, actor, id, !remove).await?;
     if json {

@@ -15,5 +15,13 @@ pub async fn list(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let tasks = task_service::list_tasks(context, actor, everybody, limit).await?;
-    if json { output::json(&tasks, out) } else { output::text(&output::tasks(&tasks), out) }
+    if json {
+        return output::json(&tasks, out);
+    }
+    if tasks.is_empty() {
+        let more = if everybody { "" } else { " of yours; --all shows everybody's" };
+        output::note(&format!("no task{more}; `imagemill task create FILE` makes one"));
+        return Ok(());
+    }
+    output::text(&output::tasks(&tasks), out)
 }

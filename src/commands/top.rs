@@ -15,7 +15,7 @@ use super::{
     progress::span,
     report::Failure,
     running::Leave,
-    summary::grouped,
+    summary::{counted, grouped},
     table::table,
     terminal::{BOLD, DIM, Line, RED, Screen, has_colours},
 };
@@ -50,7 +50,7 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
     let lease = context.settings.queue.lease;
     let mut rates = Rates::default();
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        let lines = lines(&first, &mut rates, lease).into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let lines = lines(&first, &mut rates, lease, "").into_iter().map(|line| line.text).collect::<Vec<_>>();
         return output::text(lines.join("\n").trim_end(), out);
     }
     let mut told = Leave::catch()?;
@@ -62,7 +62,7 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
     loop {
         let began = Instant::now();
         let mut shown = match &found {
-            Ok(overview) => lines(overview, &mut rates, lease),
+            Ok(overview) => lines(overview, &mut rates, lease, "    q quits"),
             // It comes back: workers wait for it too.
             Err(error) => vec![Line::new(error.to_string().replace(char::is_control, " "), Some(RED))],
         };
@@ -141,18 +141,18 @@ impl Rates {
     }
 }
 
-/// The whole screen.
-fn lines(overview: &Overview, rates: &mut Rates, lease: Duration) -> Vec<Line> {
+/// The whole screen; its first line ends in what keys do.
+fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, keys: &str) -> Vec<Line> {
     let now = Instant::now();
     let in_flight: i64 = overview.lanes.iter().map(|lane| lane.in_flight).sum();
     let mut lines = vec![
         Line::new(
             format!(
-                "imagemill  {}  {} workers, {} in flight, {} open tasks    q quits",
+                "imagemill  {}  {}, {} in flight, {}{keys}",
                 output::time(Utc::now()),
-                overview.workers.len(),
+                counted(overview.workers.len(), "worker"),
                 grouped(in_flight),
-                overview.tasks.len()
+                counted(overview.tasks.len(), "open task")
             ),
             Some(BOLD),
         ),

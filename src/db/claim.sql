@@ -43,6 +43,8 @@ as $$
     where tasks.id = any (array(select given::uuid from unnest(groups) as given where given ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'))
 $$;
 
+comment on function imagemill.group_limits is 'What the queue asks of the tasks that its groups are. submits_left leaves the cells in flight out; null: nothing bounds it.';
+
 -- The same with what the turns go by, where the times of the groups have come. What is in no lane submits nothing: neither times
 -- nor budgets hold it up.
 create or replace function imagemill.groups_to_claim(p_queue text, p_lanes text[])
@@ -145,6 +147,8 @@ declare
     ahead constant double precision := 0.25;
     -- The row of an attempt is written meanwhile.
     lead constant double precision := 0.025;
+    -- After a pause that ended by itself one submit is tried so often until one is taken.
+    trial constant interval := '5 seconds';
     began timestamptz := clock_timestamp();
     moment timestamptz;
     got integer := 0;
@@ -153,7 +157,7 @@ declare
     oldest timestamptz;
     -- The lanes, by place in lane_of.
     lane_of text[] := '{}'; room integer[] := '{}'; base double precision[] := '{}'; step double precision[] := '{}';
-    slack double precision[] := '{}'; given integer[] := '{}';
+    slack double precision[] := '{}'; given integer[] := '{}'; is_trial boolean[] := '{}';
     -- The candidates.
     taken integer[]; is_done boolean[];
     -- Of those with a budget.
@@ -287,6 +291,7 @@ begin
                extract(epoch from lanes.ramp_interval)::double precision as ramp_interval, lanes.ramp_idle_reset,
                states.next_submit_at, states.ramp_since, states.active_at,
                pause.reason as pause, extract(epoch from pause.until - moment)::double precision as pause_left,
+               tried.reason as tried, coalesce(extract(epoch from tried.probe_at - moment), 0)::double precision as trial_in,
                coalesce(counted.jobs, 0) as in_flight,
                -- Each cell in flight may submit once more, or has an open attempt. They were counted first: what ends meanwhile
                -- counts twice here, and never not at all.
@@ -301,12 +306,18 @@ begin
                            where p_token_hash is not null and pauses.lane = wanted.lane and pauses.token_hash in ('', p_token_hash)
                              and (pauses.until is null or pauses.until > moment)
                            order by pauses.until desc nulls first limit 1) as pause on true
+        -- Its time is over, and nobody knows yet whether the lane works again: what waited must not leave in one volley.
+        left join lateral (select pauses.reason, pauses.probe_at from imagemill.pauses as pauses
+                           where pauses.lane = wanted.lane and pauses.token_hash = ''
+                             and pauses.reason in ('throttled', 'breaker') and pauses.until <= moment
+                           order by pauses.probe_at desc nulls last limit 1) as tried on true
         left join (select found.lane, sum(found.jobs) as jobs, sum(found.jobs) filter (where found."group" is not null) as submits
                    from unnest(flying_lane, flying_group, flying) as found (lane, "group", jobs) group by found.lane) as counted
                on counted.lane = wanted.lane
     loop
         lane_of := lane_of || one.lane;
         given := given || 0;
+        is_trial := is_trial || (one.tried is not null);
         if not one.is_limited then
             room := room || p_wanted - got; base := base || null::double precision; step := step || 0::double precision;
             slack := slack || 0::double precision;
@@ -331,6 +342,10 @@ begin
             id := null; lane := one.lane; "group" := null; key := one.pause; wait := least(one.pause_left, 1); return next;
         elsif free = 0 then
             id := null; lane := one.lane; "group" := null; key := 'limit'; wait := 1; return next;
+        elsif one.tried is not null then
+            free := case when one.trial_in > 0 then 0 else 1 end;
+            id := null; lane := one.lane; "group" := null; key := one.tried;
+            wait := case when one.trial_in > 0 then least(one.trial_in, 1) else 1 end; return next;
         end if;
         free := least(free, p_wanted - got);
         if one.day_left < free then
@@ -569,6 +584,11 @@ begin
         exit when not is_short;
     end loop;
     for place in 1..cardinality(lane_of) loop
+        if given[place] > 0 and is_trial[place] then
+            update imagemill.pauses as pauses set probe_at = moment + trial
+            where pauses.lane = lane_of[place] and pauses.token_hash = '' and pauses.reason in ('throttled', 'breaker')
+              and pauses.until <= moment;
+        end if;
         if given[place] > 0 and base[place] is not null then
             update imagemill.lane_states as states
             set next_submit_at = moment + make_interval(secs => base[place] + given[place] * step[place])

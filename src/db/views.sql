@@ -108,7 +108,13 @@ select l.lane, coalesce(p.pending, 0) as pending,
                      and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane and j.run_at <= now()
                    order by j.run_at, j.id limit 1) as oldest) as due) as oldest_waiting,
        (select string_agg(concat_ws(' ', q.reason, nullif(q.token_hash, ''), '(' || q.why || ')', 'until ' || to_char(q.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')), '; ' order by q.since)
-        from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why
+        from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why,
+       l.max_submits_per_day,
+       (select coalesce(sum(d.submits), 0) from imagemill.lane_days d
+        where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
+       + (select count(*) from imagemill.attempts a
+          where a.lane = l.lane and a.finished_at is null
+            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today
 from imagemill.lanes l
 left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
            where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
@@ -127,18 +133,34 @@ comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minute
 comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
 comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
 comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: it submits.';
+comment on column imagemill.lane_overview.submits_today is 'Attempts of today (UTC), without those that were surely not billed: what counts against max_submits_per_day.';
 
-create or replace function imagemill.count_submits(task uuid, is_unknown boolean) returns bigint
-language plpgsql stable strict security definer set search_path = pg_catalog cost 1000
+create or replace function imagemill.count_submits(task uuid, cells int4multirange)
+returns table (day date, lane text, accepted bigint, "unknown" bigint)
+language plpgsql stable strict security definer set search_path = pg_catalog set jit = off cost 1000 rows 2
 as $$
 begin
-    return (select count(*) from imagemill.subtasks s join imagemill.attempts a on a.subtask_id = s.id
-            -- A cell that was never begun has no attempt: of a task that waits, most.
-            where s.task_id = task and s.started_at is not null
-              and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected') and (a.state = 'unknown') = is_unknown);
+    return query
+    select (a.submitted_at at time zone 'UTC')::date, a.lane, count(*) filter (where a.state <> 'unknown'), count(*) filter (where a.state = 'unknown')
+    from unnest(cells) as given (range)
+    -- Each range by the index: PostgreSQL cannot know how few cells they hold, and would read the whole task, or the whole table.
+    -- A cell that was never begun has no attempt: of a task that waits, most.
+    cross join lateral (select s.id from imagemill.subtasks s
+                        where s.task_id = task and s.cell >= lower(range) and s.cell < upper(range) and s.started_at is not null offset 0) s
+    cross join lateral (select t.submitted_at, t.lane, t.state from imagemill.attempts t
+                        where t.subtask_id = s.id and t.state not in ('submitting', 'not_sent', 'turned_away', 'rejected') offset 0) a
+    group by 1, 2;
 end
 $$;
-comment on function imagemill.count_submits is 'Submits of a task that were billed, or of which nobody knows, counted from its attempts.';
+comment on function imagemill.count_submits is 'Submits of some cells of a task that were billed, or of which nobody knows, counted from their attempts.';
+
+create or replace function imagemill.cells_to_count(started_at timestamptz, total_images integer, open_cells int4multirange)
+returns int4multirange language sql immutable parallel safe
+as $$
+    select case when started_at is null or open_cells = '{}' then null
+                else coalesce(open_cells, int4multirange(int4range(0, total_images))) end
+$$;
+comment on function imagemill.cells_to_count is 'Cells of a task that no sum holds (open_cells: of the sum; null: there is none); null: none was begun, or all are summed up.';
 
 create or replace view imagemill.task_overview as
 select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane, t.total_images,
@@ -152,14 +174,14 @@ select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane,
            (t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks) * (now() - t.started_at)
                / nullif(c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks, 0)
        end as time_left,
-       case when p.task_id is not null then p.accepted else imagemill.count_submits(t.id, false)
-       end as paid_submits,
-       case when p.task_id is not null then p."unknown" else imagemill.count_submits(t.id, true)
-       end as unknown_submits
+       coalesce(p.accepted, 0) + live.accepted as paid_submits, coalesce(p."unknown", 0) + live."unknown" as unknown_submits,
+       t.max_submits, t.not_before, t.not_after
 from imagemill.tasks t
 join imagemill.task_counts c on c.task_id = t.id
 join imagemill.users u on u.id = t.user_id
-left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round and t.completed_at is not null
+left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round
+left join lateral (select coalesce(sum(c.accepted), 0)::bigint as accepted, coalesce(sum(c."unknown"), 0)::bigint as "unknown"
+                   from imagemill.count_submits(t.id, imagemill.cells_to_count(t.started_at, t.total_images, p.open_cells)) c) live on true
 where not t.is_deleted;
 comment on view imagemill.task_overview is 'Each task with its counts; progress is the floor of percent.';
 comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended, since its first attempt.';
@@ -221,22 +243,28 @@ comment on column imagemill.attempts_timeline.after is 'Since its submit.';
 
 create or replace view imagemill.spend as
 select spent.day, u.username as owner, spent.task_id, t.name as task, spent.lane, spent.accepted, spent."unknown", spent.user_id
-from (select given.day, t.user_id, p.task_id, given.lane, given.accepted, given."unknown"
+from (select day, user_id, task_id, lane, sum(accepted)::bigint as accepted, sum("unknown")::bigint as "unknown" from (
+      select given.day, t.user_id, p.task_id, given.lane, given.accepted, given."unknown"
       from imagemill.task_spend p
-      join imagemill.tasks t on t.id = p.task_id and t.round = p.round and t.completed_at is not null
+      join imagemill.tasks t on t.id = p.task_id and t.round = p.round
       cross join lateral unnest(p.days, p.lanes, p.accepted_by_day, p.unknown_by_day) as given (day, lane, accepted, "unknown")
+      union all
+      select c.day, t.user_id, t.id, c.lane, c.accepted, c."unknown"
+      from imagemill.task_spend p
+      join imagemill.tasks t on t.id = p.task_id and t.round = p.round
+      cross join lateral imagemill.count_submits(t.id, p.open_cells) c
+      where p.open_cells <> '{}'
       union all
       select (a.submitted_at at time zone 'UTC')::date, t.user_id, t.id, a.lane,
              count(*) filter (where a.state <> 'unknown'), count(*) filter (where a.state = 'unknown')
       from imagemill.tasks t
       join imagemill.subtasks s on s.task_id = t.id
       join imagemill.attempts a on a.subtask_id = s.id
-      where not exists (select from imagemill.task_spend p
-                        where p.task_id = t.id and p.round = t.round and t.completed_at is not null)
+      where t.started_at is not null and not exists (select from imagemill.task_spend p where p.task_id = t.id and p.round = t.round)
         and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
       group by 1, 2, 3, 4
       union all
-      select day, user_id, task_id, lane, accepted, "unknown" from imagemill.spend_sums) as spent
+      select day, user_id, task_id, lane, accepted, "unknown" from imagemill.spend_sums) as each group by day, user_id, task_id, lane) as spent
 left join imagemill.users u on u.id = spent.user_id
 left join imagemill.tasks t on t.id = spent.task_id;
 comment on view imagemill.spend is 'What was paid for, or perhaps: submits by day, owner, task and lane, those of purged tasks included.';

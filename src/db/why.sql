@@ -87,6 +87,14 @@ with cell as materialized (
            p.until, coalesce(p.until, 'infinity'), 3
     from waiting c cross join pause p where p.reason is not null and not c.is_resumed
     union all
+    select 'pause', format('lane %s was paused (%s: %s): one submit is tried before the others leave', c.lane, t.reason, t.why), t.probe_at, t.probe_at, 2
+    from waiting c
+    cross join lateral (
+        select q.* from imagemill.pauses q
+        where q.lane = c.lane and q.token_hash = '' and q.reason in ('throttled', 'breaker') and q.until <= now() and q.probe_at > now()
+        order by q.probe_at desc limit 1) as t
+    where not c.is_resumed
+    union all
     select 'budget', format('its task may submit %s times; %s were made and %s cells are in flight: raise tasks.max_submits', c.max_submits, c.submits, n.in_flight),
            null, case when c.submits >= c.max_submits then 'infinity' else now() end, 4
     from waiting c

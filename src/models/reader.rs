@@ -37,6 +37,11 @@ impl Reader {
         }
     }
 
+    /// Everything that was found to be wrong.
+    pub(super) fn into_faults(self) -> Vec<Fault> {
+        self.faults
+    }
+
     pub(super) fn object<'v>(&mut self, path: &str, value: &'v Value) -> Option<&'v Map<String, Value>> {
         let map = value.as_object();
         if map.is_none() {

@@ -159,7 +159,7 @@ pub(super) async fn claim(
             }
         }
     }
-    let waited = waited(&rows);
+    let lock_wait = waited(&rows);
     claimed.jobs = jobs(served, worker, rows, sent, answered);
     hint.ended(claimed.jobs.len(), claimed.jobs.len() >= wanted || claimed.look_in.is_some());
     // The benchmark reads it.
@@ -169,7 +169,7 @@ pub(super) async fn claim(
         taken = claimed.jobs.len(),
         took_ms = milliseconds(began.elapsed()),
         looked_ms = milliseconds(looked),
-        waited_ms = waited.unwrap_or_default() * 1000.0,
+        waited_ms = lock_wait.unwrap_or_default() * 1000.0,
         "claimed"
     );
     Ok(claimed)
@@ -244,7 +244,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// The claimed jobs, those with an open attempt first.
 fn jobs(served: &Served, worker: &Arc<str>, rows: Vec<ClaimedRow>, sent: Instant, answered: Instant) -> Vec<Job> {
-    let waited = waited(&rows);
+    let lock_wait = waited(&rows);
     let held = |row: ClaimedRow| {
         let id = row.id?;
         Some(Job {

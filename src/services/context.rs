@@ -24,6 +24,8 @@ pub struct Context {
     /// Loads the cells that are run.
     #[cfg(feature = "worker")]
     pub cells: CellLoader,
+    /// Told when this process has completed a task: then it may be summed up what it cost.
+    pub completed: Arc<tokio::sync::Notify>,
 }
 
 impl Context {
@@ -36,6 +38,7 @@ impl Context {
             upstream: None,
             #[cfg(feature = "worker")]
             cells: CellLoader::default(),
+            completed: Arc::default(),
         }
     }
 

@@ -34,6 +34,7 @@ pub async fn complete(context: &Context, task_id: Uuid, round: i32) -> Outcome {
         let mut connection = context.reader().await?;
         tasks::get_round(&mut connection, task_id).await
     };
+    context.completed.notify_one();
     match found.await {
         Ok(Some(task)) if task.round == round => Outcome::done(),
         Ok(Some(task)) => Outcome::done().because(format!("the task is in round {} by now", task.round)),

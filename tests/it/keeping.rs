@@ -2,13 +2,11 @@
 
 use imagemill::{
     crud::users,
-    models::{Permission, Prompt, Role, TaskDefinition, TaskInput},
+    models::{CellRating, Permission, Prompt, Role, TaskDefinition, TaskInput},
     services::{
         actor::Actor,
         error::ServiceError,
-        favourites, ratings,
-        ratings::CellRating,
-        remarks, reuse, task_deletion,
+        favourites, ratings, remarks, reuse, task_deletion,
         task_service::{self, Purge},
     },
 };
@@ -104,9 +102,18 @@ async fn the_command_rates_one_cell_or_a_file_and_tells_what_is_wrong_with_it() 
     assert_eq!(rated(&world).await, [None, None, None, Some(5)]);
     for (wrong, told) in [
         (json!({ "task_id": Uuid::now_v7(), "ratings": [] }), "rates task"),
-        (json!({ "task_id": task, "ratings": [{ "cell": 3 }] }), "missing field `rating`"),
+        (
+            json!({ "task_id": task, "ratings": [{ "cell": 3 }] }),
+            "has 1 fault, and nothing was rated: ratings[0].rating: is missing",
+        ),
         (json!({ "task_id": task, "ratings": [{ "cell": 3, "rating": 0 }, { "cell": 1, "rating": 1 }] }), "ratings[1].cell"),
-        (json!([]), "ratings"),
+        (json!([]), "must be an object"),
+        (
+            json!({ "task_id": task, "ratings": [{ "cell": "0", "rating": 9 }, { "cell": 1, "rating": 1 }, { "cell": 99, "rating": null }, 7], "by": "me" }),
+            "has 6 faults, and nothing was rated: by: is not a known key; ratings[0].cell: must be the number of a cell, from 0, not \"0\"; \
+             ratings[0].rating: must be 1 to 5, or null, not 9; ratings[1].cell: 1 is failed and has no picture; \
+             ratings[2].cell: 99 is not there: the task has the cells 0 to 3; ratings[3]: must be an object, not 7",
+        ),
     ] {
         write(wrong);
         let (_, stderr) = run(&["--from", "ratings.json"], 2).await;
@@ -298,4 +305,66 @@ async fn what_ended_tasks_cost_is_summed_up_once_and_again_when_an_answer_comes_
     let what = Purge { older_than: std::time::Duration::ZERO, everybody: false, dry_run: false };
     assert_eq!(task_service::purge_tasks(context, actor, what).await.expect("purge").tasks, 1, "{task}");
     assert_eq!(spent().await[0], (6, 1));
+}
+
+#[tokio::test]
+async fn what_a_task_costs_is_summed_up_while_it_runs() {
+    let world = World::new().await;
+    let context = &world.context;
+    world.create(150).await;
+    let spent = async || -> (i64, i64) {
+        let both: Vec<(i64, i64)> = sqlx::query_as(
+            "select coalesce(sum(accepted), 0)::bigint, coalesce(sum(\"unknown\"), 0)::bigint from imagemill.spend
+             union all
+             select coalesce(sum(paid_submits), 0)::bigint, coalesce(sum(unknown_submits), 0)::bigint from imagemill.task_overview",
+        )
+        .fetch_all(world.pool())
+        .await
+        .expect("what was spent");
+        assert_eq!(both[0], both[1], "the views disagree");
+        both[0]
+    };
+    let execute = async |statement: &'static str| {
+        world.pool().execute(sqlx::raw_sql(statement)).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    };
+    // 120 cells have ended, 2 of them unknown and 1 with an attempt that is still open; 10 are at work, 20 wait.
+    execute(
+        "insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, answer_until, upstream_id, accepted_at, finished_at)
+         select id, 1, 1, 1, lane, 'test', case when cell >= 120 or cell = 60 then 'accepted' when cell in (5, 50) then 'unknown' else 'succeeded' end,
+                now(), case when cell not in (5, 50) then 'up-' || cell end, now(), case when cell < 120 and cell <> 60 then now() end
+         from imagemill.subtasks where cell < 130;
+         update imagemill.subtasks set started_at = now(), status = 'processing' where cell < 130;
+         update imagemill.subtasks set status = 'cancelled', completed_at = now() where cell < 120;
+         update imagemill.task_counts set cancelled_subtasks = 120;
+         update imagemill.tasks set status = 'processing', started_at = now()",
+    )
+    .await;
+    assert_eq!(spent().await, (128, 2));
+    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up"), 1);
+    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up again"), 0);
+    let summed_up = "select accepted from imagemill.task_spend where open_cells = '{[5,6), [50,51), [60,61), [120,150)}'";
+    assert_eq!(world.number(summed_up).await, 117);
+    assert_eq!(spent().await, (128, 2));
+    // What was left open may change, and new attempts come: both are counted beside the sum.
+    execute("update imagemill.attempts set state = 'not_sent' from imagemill.subtasks s where s.id = subtask_id and cell = 5")
+        .await;
+    execute(
+        "update imagemill.attempts set state = 'failed', finished_at = now() where finished_at is null;
+         insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, answer_until, upstream_id, accepted_at)
+         select id, 2, 1, 2, lane, 'test', 'accepted', now(), 'again', now() from imagemill.subtasks where cell between 125 and 127",
+    )
+    .await;
+    assert_eq!(spent().await, (131, 1));
+    task_service::sum_up_spend(context).await.expect("sum up");
+    assert_eq!(spent().await, (131, 1));
+    execute(
+        "update imagemill.attempts set state = 'succeeded', finished_at = now() where finished_at is null;
+         update imagemill.subtasks set status = 'cancelled', completed_at = now() where completed_at is null;
+         update imagemill.tasks set status = 'cancelled', completed_at = now()",
+    )
+    .await;
+    assert_eq!(spent().await, (131, 1));
+    assert_eq!(task_service::sum_up_spend(context).await.expect("it has ended"), 1);
+    assert_eq!(world.number("select accepted * 10 + \"unknown\" from imagemill.task_spend where open_cells = '{}'").await, 1311);
+    assert_eq!(spent().await, (131, 1));
 }

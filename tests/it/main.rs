@@ -23,6 +23,7 @@ mod limits;
 mod live_schema;
 mod main_job;
 mod make_image;
+mod million;
 mod model;
 mod pauses;
 mod payloads;

@@ -78,6 +78,12 @@ async fn a_pause_says_so_with_its_end() {
     // Of another token: the worker goes on. One that is over holds nobody.
     says(&pause("bbbbbbbb", "null"), "turn", None).await;
     says(&pause("", "now() - interval '1 minute'"), "turn", None).await;
+    // It is over, and another cell was taken to see whether the lane works again.
+    let tried = format!(
+        "{}; update imagemill.pauses set probe_at = now() + interval '5 seconds'",
+        pause("", "now() - interval '1 minute'")
+    );
+    says(&tried, "pause", Some("(select max(probe_at) from imagemill.pauses)")).await;
     let other_lane = "insert into imagemill.pauses (lane, reason, why) values ('ops', 'operator', 'a look')";
     says(other_lane, "turn", None).await;
 }

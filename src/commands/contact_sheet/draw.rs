@@ -31,7 +31,16 @@ impl Sheet {
         let (width, height) = (left + page.columns.len() * PITCH, TOP + page.rows.len() * PITCH);
         let picture = RgbImage::from_pixel(width as u32, height as u32, PAPER);
         let mut sheet = Self { picture, first: (page.rows.start, page.columns.start), left };
-        sheet.text(heading, GAP, GAP, width.saturating_sub(2 * GAP), 1, INK);
+        // Above cells that flow stands nothing else.
+        let names = layout.axis_names();
+        sheet.text(heading, GAP, GAP, width.saturating_sub(2 * GAP), if names.is_some() { 1 } else { 4 }, INK);
+        if let Some((across, down)) = names {
+            for (number, (arrow, names)) in [("\u{2192}", across), ("\u{2193}", &down.join(", "))].into_iter().enumerate() {
+                let top = TOP - GAP - (2 - number) * LINE;
+                sheet.text(arrow, GAP, top, LINE, 1, SOFT);
+                sheet.text(names, GAP + LINE, top, left - 2 * GAP - LINE, 1, SOFT);
+            }
+        }
         for column in page.columns.clone() {
             let at = left + (column - page.columns.start) * PITCH;
             let lines = lettering::lines(layout.column_label(column), SIDE, 3);

@@ -21,9 +21,10 @@ const LEFT: usize = 176;
 /// Columns where one axis, or none, leaves the choice.
 const FLOW_COLUMNS: usize = 8;
 
-/// An axis: its labels, and by how many ordinals its next value is away.
+/// An axis: its name, its labels, and by how many ordinals its next value is away.
 #[derive(Debug)]
 struct Dimension {
+    name: String,
     labels: Vec<String>,
     stride: usize,
 }
@@ -49,15 +50,17 @@ pub(super) struct Page {
 
 impl Layout {
     pub(super) fn of(grid: &Grid) -> Self {
-        let mut labels: Vec<Vec<String>> = grid.head.axes.iter().map(crate::models::Axis::labels).collect();
+        let mut labels: Vec<(String, Vec<String>)> =
+            grid.head.axes.iter().map(|axis| (axis.name.clone(), axis.labels())).collect();
         if grid.copies() > 1 {
-            labels.push((1..=grid.copies()).map(|copy| format!("copy {copy}")).collect());
+            labels.push(("copy".to_owned(), (1..=grid.copies()).map(|copy| format!("copy {copy}")).collect()));
         }
         Self::new(labels, grid.cells.len())
     }
 
-    fn new(labels: Vec<Vec<String>>, cells: usize) -> Self {
-        let mut dimensions: Vec<Dimension> = labels.into_iter().map(|labels| Dimension { labels, stride: 1 }).collect();
+    fn new(axes: Vec<(String, Vec<String>)>, cells: usize) -> Self {
+        let mut dimensions: Vec<Dimension> =
+            axes.into_iter().map(|(name, labels)| Dimension { name, labels, stride: 1 }).collect();
         let mut stride = 1;
         for dimension in dimensions.iter_mut().rev() {
             dimension.stride = stride;
@@ -97,6 +100,12 @@ impl Layout {
     /// What stands above a column.
     pub(super) fn column_label(&self, column: usize) -> &str {
         self.across.map_or("", |across| self.dimensions[across].labels[column].as_str())
+    }
+
+    /// The names of the axes, for the corner: across, then down, the innermost first. Nothing where the cells flow.
+    pub(super) fn axis_names(&self) -> Option<(&str, Vec<&str>)> {
+        let name = |index: usize| self.dimensions[index].name.as_str();
+        self.across.map(|across| (name(across), self.down.iter().rev().map(|index| name(*index)).collect()))
     }
 
     /// What stands below a cell where no row and no column says it.
@@ -144,8 +153,10 @@ mod tests {
     use super::*;
 
     fn layout(lengths: &[usize]) -> Layout {
-        let labels =
-            lengths.iter().enumerate().map(|(axis, length)| (0..*length).map(|value| format!("{axis}/{value}")).collect());
+        let labels = lengths
+            .iter()
+            .enumerate()
+            .map(|(axis, length)| (format!("axis {axis}"), (0..*length).map(|value| format!("{axis}/{value}")).collect()));
         Layout::new(labels.collect(), lengths.iter().product())
     }
 
@@ -172,6 +183,7 @@ mod tests {
         let cell = layout.cell(42 + 2, 5);
         assert_eq!(cell, Some((2 * 24 + 5) * 3 + 1));
         assert_eq!((layout.row_labels(44), layout.column_label(5)), (vec!["0/2", "2/1"], "1/5"));
+        assert_eq!(layout.axis_names(), Some(("axis 1", vec!["axis 0", "axis 2"])));
     }
 
     #[test]

@@ -6,6 +6,7 @@ const TALLEST = 15_000_000;
 // Pixels of a single picture's side at most.
 const LARGEST = 1_024;
 const CAPTION = 25;
+const isNarrow = matchMedia("(max-width: 720px)");
 
 const box = byId("grid");
 const canvas = byId("canvas");
@@ -18,6 +19,33 @@ let owed = new Set();
 let lastTop = 0;
 let isDrawing = false;
 let settled = 0;
+
+// The width of the widest word that stands on these axes, in a font.
+const pen = document.createElement("canvas").getContext("2d");
+function widest(on, font) {
+  pen.font = font;
+  const words = on.flatMap((axis) => axes[axis].values).flatMap((value) => value.split(/\s+/));
+  return words.reduce((most, word) => Math.max(most, pen.measureText(word).width), 0);
+}
+
+// Room before the rows: no word of their labels is broken where there is room for it.
+function headWidth(down) {
+  const style = getComputedStyle(document.documentElement);
+  const pixels = (name) => parseInt(style.getPropertyValue(name), 10);
+  const family = getComputedStyle(box).fontFamily;
+  const needed = Math.ceil(widest(down, `550 ${isNarrow.matches ? 12.5 : 14}px ${family}`)) + (isNarrow.matches ? 20 : 34);
+  const width = Math.max(pixels("--head-least"), Math.min(pixels("--head-most"), needed));
+  document.documentElement.style.setProperty("--head", `${width}px`);
+  return width;
+}
+
+// Columns narrower than a word of their labels have smaller letters.
+function columnLetters() {
+  const [usual, least] = [12.5, 9];
+  const family = getComputedStyle(box).fontFamily;
+  const needed = view.x === -1 ? 0 : widest([view.x], `550 ${usual}px ${family}`) + 1;
+  return Math.max(least, Math.min(usual, usual * (plan.pitch - 2) / needed));
+}
 
 // Which axes make the columns and which the rows: an axis that shows all its values and is no column is nested in the rows.
 // Without rows the pictures flow, as many in a line as there is room for.
@@ -40,7 +68,7 @@ function makePlan() {
     }
     return sum;
   };
-  const head = isFlow ? 0 : parseInt(getComputedStyle(document.documentElement).getPropertyValue("--head"), 10);
+  const head = isFlow ? 0 : headWidth(down);
   const room = box.clientWidth - 2 * FLOW_MARGIN + GAP;
   const flowWide = Math.max(1, Math.floor(room / (view.size + GAP)));
   const width = isFlow ? Math.min(flowWide, count) : wide;
@@ -72,6 +100,7 @@ function rebuild() {
   if (!plan.isFlow) {
     heads = element("div", "heads");
     heads.setAttribute("role", "row");
+    heads.style.fontSize = `${columnLetters()}px`;
     const corner = element("div", "corner");
     corner.setAttribute("role", "columnheader");
     corner.append(element("span", "", view.x === -1 ? "" : `→ ${axes[view.x].name}`), element("span", "", `↓ ${plan.down.map((axis) => axes[axis].name).join(", ")}`));
@@ -147,7 +176,10 @@ function makeRow(number) {
     const cell = plan.cell(number * plan.width);
     const texts = plan.down.map((axis) => labelOn(cell, axis));
     head.title = texts.join(" · ");
-    head.append(element("span", "", texts[0] ?? ""), ...texts.slice(1).map((text) => element("small", "", text)));
+    const label = element("span", "", texts[0] ?? "");
+    // As many whole lines as the row has room for.
+    label.style.webkitLineClamp = Math.max(1, Math.floor((plan.pitch - 14 - 17 * (texts.length - 1)) / 17.5));
+    head.append(label, ...texts.slice(1).map((text) => element("small", "", text)));
     row.append(head);
   }
   canvas.append(row);
@@ -160,8 +192,8 @@ function makeColumn(number) {
   column.setAttribute("role", "columnheader");
   column.setAttribute("aria-colindex", number + 2);
   column.title = text;
-  column.style.left = `${plan.left + number * plan.pitch}px`;
-  column.style.width = `${plan.pitch - GAP}px`;
+  column.style.left = `${plan.left + number * plan.pitch - GAP / 2}px`;
+  column.style.width = `${plan.pitch}px`;
   column.append(element("span", "", text));
   heads.append(column);
   return column;

@@ -15,7 +15,11 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use self::{document::Document, pictures::Pictures};
-use super::{contact_sheet, output, report::Failure, summary::grouped};
+use super::{
+    contact_sheet, output,
+    report::Failure,
+    summary::{counted, grouped},
+};
 use crate::services::{
     actor::Actor,
     context::Context,
@@ -93,9 +97,9 @@ pub async fn grid(
     lines.extend(written.sheets.iter().map(|sheet| sheet.display().to_string()));
     let (cells, files, urls) = (written.cells as i64, written.files as i64, written.urls as i64);
     output::note(&format!(
-        "{} cells: {} pictures as files, {} by their URL, {} kB of page without them",
-        grouped(cells),
-        grouped(files),
+        "{}: {} as files, {} by their URL, {} kB of page without them",
+        counted(cells, "cell"),
+        counted(files, "picture"),
         grouped(urls),
         grouped(written.page_bytes.div_ceil(1_000) as i64)
     ));

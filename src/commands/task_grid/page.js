@@ -2,8 +2,10 @@
 function drawAbout() {
   const { task } = data;
   byId("name").textContent = task.name;
-  const parts = [task.status, `${grouped(total)} cell${total === 1 ? "" : "s"}`, `by ${task.owner}`, `created ${task.created_at}`, `as of ${task.written_at}`];
-  byId("facts").textContent = parts.join(" · ");
+  byId("name").title = task.name;
+  const parts = [["", task.status], ["", `${grouped(total)} cell${total === 1 ? "" : "s"}`], ["", `by ${task.owner}`],
+    ["created", `created ${task.created_at}`], ["", `as of ${task.written_at}`]];
+  byId("facts").append(...parts.map(([name, text]) => element("span", name, text)));
   const counts = {};
   for (const letter of data.states) counts[STATES[letter]] = (counts[STATES[letter]] ?? 0) + 1;
   const order = ["completed", "failed", "cancelled", "processing", "pending"].filter((name) => counts[name]);
@@ -132,7 +134,6 @@ byId("theme").addEventListener("click", () => {
 });
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 
-const isNarrow = matchMedia("(max-width: 720px)");
 const panel = () => { byId("panel").open = !isNarrow.matches; rebuild(); };
 const theme = stored(() => localStorage.getItem("imagemill theme"));
 if (theme === "light" || theme === "dark") drawTheme(theme);
@@ -141,6 +142,7 @@ chooseAxes();
 drawChoice();
 for (const id of ["axis-x", "axis-y"]) byId(id).parentElement.hidden = axes.length === 0;
 byId("swap").hidden = axes.length === 0;
+if (axes.length === 0) byId("panel-name").textContent = "View";
 // A single picture may be as large as there is room for.
 byId("panel").open = !isNarrow.matches;
 if (total === 1) byId("size").max = LARGEST;

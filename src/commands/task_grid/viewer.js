@@ -44,6 +44,7 @@ function show() {
     ...(now === "completed" ? [] : [["why", text || word]]),
     ...(now === "failed" && text ? [["kind", word]] : []),
     ...axes.map((axis, number) => [axis.name, labelOn(cell, number)]),
+    ...data.task.shared.filter(([name]) => name === "prompt"),
     ["seed", String(seed(cell))], ["size", size(cell)], ["cell", String(cell)], ["attempts", String(attempts(cell))],
   ];
   byId("viewer-facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
@@ -98,5 +99,5 @@ viewer.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -plan.width, ArrowDown: plan.width };
   if (event.key in moves && !isZoomed) { event.preventDefault(); step(moves[event.key]); }
   else if (/^[0-5]$/.test(event.key)) rateHere(event.key === "0" ? null : Number(event.key));
-  else if (event.key === "z") zoom();
+  else if (event.key.toLowerCase() === "z") zoom();
 });

@@ -1,6 +1,8 @@
 //! A lane's rate: lowered by half when the upstream throttles again, raised by a step while it does not (additive increase,
 //! multiplicative decrease). It is the lane's `current_rate`, which the claim keeps to.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -10,12 +12,20 @@ use crate::queue::error::QueueError;
 /// A throttling so soon after the last one ended is one of a row.
 const REPEATED: &str = "1 minute";
 
-/// Halves the rate, down to the floor, if the lane was throttled shortly before. A lane without a rate of its own is taken as
+/// Halves the rate, down to the floor, if the lane was throttled shortly before. Submits that were out together lower it once,
+/// however late one of them is answered: what was begun so long ago, before the last throttling ended, is part of that. A lane without a rate of its own is taken as
 /// one that fills its places once a second.
-pub(super) async fn lower(connection: &mut PgConnection, lane: &str, why: &str, until: DateTime<Utc>) -> Result<(), QueueError> {
+pub(super) async fn lower(
+    connection: &mut PgConnection,
+    lane: &str,
+    why: &str,
+    until: DateTime<Utc>,
+    age: Duration,
+) -> Result<(), QueueError> {
     let is_repeated: bool = sqlx::query_scalar(
         "with before as (
-             select throttled_until > now() - $3::interval as is_repeated from imagemill.lane_health where lane = $1 for update
+             select throttled_until > now() - $3::interval and throttled_until < now() - make_interval(secs => $4) as is_repeated
+             from imagemill.lane_health where lane = $1 for update
          ), noted as (
              insert into imagemill.lane_health (lane, throttled_until) values ($1, $2)
              on conflict (lane) do update set throttled_until = excluded.throttled_until
@@ -25,6 +35,7 @@ pub(super) async fn lower(connection: &mut PgConnection, lane: &str, why: &str, 
     .bind(lane)
     .bind(until)
     .bind(REPEATED)
+    .bind(age.as_secs_f64())
     .fetch_one(&mut *connection)
     .await?;
     if !is_repeated {

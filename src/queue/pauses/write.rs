@@ -74,7 +74,7 @@ async fn write(connection: &mut PgConnection, lane: &str, observations: &[(&Obse
     if let Some(held) = longest
         && let Some(until) = hold(connection, lane, &held).await?
     {
-        lowered = Some((held.why, until));
+        lowered = Some((held.why, until, held.age));
     }
     let met = errors.len();
     if let Some((last, limit)) = errors.pop() {
@@ -92,7 +92,7 @@ async fn write(connection: &mut PgConnection, lane: &str, observations: &[(&Obse
         rate::forget_errors(connection, lane).await?;
     }
     match lowered {
-        Some((why, until)) => rate::lower(connection, lane, why, until).await?,
+        Some((why, until, age)) => rate::lower(connection, lane, why, until, age).await?,
         None if has_worked => rate::raise(connection, lane).await?,
         None => {}
     }
@@ -160,6 +160,7 @@ async fn hold(
          values ($1, $2, $3, now() + make_interval(secs => coalesce($4, $5)))
          on conflict (lane, reason, token_hash) do update
          set why = excluded.why,
+             probe_at = case when now() - make_interval(secs => $7) > p.until then null else p.probe_at end,
              since = case when now() - make_interval(secs => $7) > p.until then now() else p.since end,
              strikes = case when now() - make_interval(secs => $7) > p.until then least(p.strikes + 1, 1000) else p.strikes end,
              until = case when now() - make_interval(secs => $7) > p.until

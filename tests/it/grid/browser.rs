@@ -128,6 +128,9 @@ impl Browser {
         let opened = self.call("Page.navigate", json!({ "url": url.as_str() })).await;
         assert!(opened["errorText"].is_null(), "{opened}");
         self.event(from, "Page.loadEventFired").await;
+        // Until something is painted the browser lets go of every key that is pressed.
+        self.until("performance.getEntriesByName('first-contentful-paint').length === 1").await;
+        self.evaluate("new Promise(shown => requestAnimationFrame(() => requestAnimationFrame(() => shown(0))))").await;
     }
 
     /// What an expression is; promises are awaited.

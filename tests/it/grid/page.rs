@@ -17,9 +17,10 @@ use crate::{
 const AXE: &str = include_str!("axe/axe.min.js");
 
 /// Themes and widths that people have.
-const LOOKS: [(u32, u32, &str); 4] = [(1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light"), (390, 844, "dark")];
+pub(super) const LOOKS: [(u32, u32, &str); 4] =
+    [(1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light"), (390, 844, "dark")];
 
-async fn task_of_3024(world: &World) -> uuid::Uuid {
+pub(super) async fn task_of_3024(world: &World) -> uuid::Uuid {
     let text = std::fs::read_to_string(example("grid-3024.json")).unwrap();
     let given: Value = serde_json::from_str(&text).unwrap();
     let definition = TaskDefinition::from_json(&given, &(&world.context.settings.limits).into()).unwrap();
@@ -29,7 +30,7 @@ async fn task_of_3024(world: &World) -> uuid::Uuid {
 }
 
 /// What axe-core finds that is serious or worse.
-async fn serious(browser: &mut Browser) -> Value {
+pub(super) async fn serious(browser: &mut Browser) -> Value {
     browser.evaluate(&format!("{AXE};0")).await;
     let run = "axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations
         .filter(violation => ['serious', 'critical'].includes(violation.impact))
@@ -37,14 +38,17 @@ async fn serious(browser: &mut Browser) -> Value {
     browser.evaluate(run).await
 }
 
-/// Microseconds of the first trace event of this name.
-fn at(trace: &[Value], name: &str) -> f64 {
-    let found = trace.iter().filter(|event| event["name"] == name).filter_map(|event| event["ts"].as_f64());
-    found.fold(f64::INFINITY, f64::min)
+/// Chooses an axis for the rows, as a person does, and waits until it is shown.
+pub(super) fn change_rows(axis: i32) -> String {
+    format!(
+        "(async () => {{ const rows = document.getElementById('axis-y'); performance.mark('change-begins'); rows.value = {axis};
+          rows.dispatchEvent(new Event('change'));
+          await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame); performance.mark('change-shown'); }})()"
+    )
 }
 
 #[tokio::test]
-async fn a_page_of_3024_cells_is_small_quick_and_for_everybody() {
+async fn a_page_of_3024_cells_is_small_and_for_everybody() {
     let world = World::new().await;
     let task = task_of_3024(&world).await;
     let (said, page) = written(&world, task, &[]).await;
@@ -72,23 +76,10 @@ async fn a_page_of_3024_cells_is_small_quick_and_for_everybody() {
         browser.shoot(&format!("grid-{width}-{theme}-viewer")).await;
     }
 
-    // The promises are 2 s and 150 ms; a machine that is busy with tests may take ten times as long.
+    // Another axis is shown at once; how fast is measured by `figures`.
     browser.show_as(1440, 900, "light").await;
-    browser.start_trace().await;
     browser.open(&page).await;
-    // The trace is ended when the paint is in it.
-    browser.until("performance.getEntriesByName('first-contentful-paint').length === 1").await;
-    let trace = browser.end_trace().await;
-    let first_paint =
-        (at(&trace, "firstContentfulPaint").max(at(&trace, "firstPaint")) - at(&trace, "navigationStart")) / 1_000.0;
-    let change = "(async () => { const rows = document.getElementById('axis-y'); performance.mark('change-begins'); rows.value = 2;
-        rows.dispatchEvent(new Event('change')); await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame);
-        performance.mark('change-shown'); })()";
-    let trace = browser.trace(change).await;
-    let change = (at(&trace, "change-shown") - at(&trace, "change-begins")) / 1_000.0;
-    eprintln!("3,024 cells: {bytes} bytes; first paint {first_paint:.0} ms; another axis {change:.0} ms");
-    assert!(first_paint > 0.0 && first_paint < 20_000.0, "first paint after {first_paint} ms");
-    assert!(change > 0.0 && change < 1_500.0, "another axis after {change} ms");
+    browser.evaluate(&change_rows(2)).await;
     let heads = "[...document.querySelectorAll('.row-head')].map(head => head.textContent).slice(0, 3)";
     assert_eq!(browser.evaluate(heads).await, json!(["1:1", "3:4", "16:9"]));
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -190,7 +181,7 @@ async fn ratings_by_key_are_exported_as_they_are_read() {
     for key in ["5", "ArrowRight", "0", "ArrowDown", "4", "ArrowDown", "3", "ArrowLeft", "ArrowUp", "1", "2"] {
         browser.press(key).await;
     }
-    assert_eq!(browser.evaluate("document.getElementById('export').textContent").await, json!("Export 3 ratings"));
+    browser.until("document.getElementById('export').textContent === 'Export 3 ratings'").await;
     // They outlive the page.
     browser.open(&page).await;
     browser.until("document.getElementById('export').textContent === 'Export 3 ratings'").await;
@@ -202,12 +193,24 @@ async fn ratings_by_key_are_exported_as_they_are_read() {
     assert_eq!(exported, json!({ "task_id": task, "ratings": ratings }));
     let (id, place) = (task.to_string(), file.display().to_string());
     ends_with(&world, &["--as", "tester", "task", "rate", &id, "--from", &place], 0).await;
-    let stored: Vec<Option<i16>> = sqlx::query_scalar("select rating from imagemill.subtasks where task_id = $1 order by cell")
-        .bind(task)
-        .fetch_all(world.pool())
-        .await
-        .unwrap();
-    assert_eq!(stored, [Some(5), None, Some(2), Some(4), None, None]);
+    let stored = async || -> Vec<Option<i16>> {
+        let ratings = sqlx::query_scalar("select rating from imagemill.subtasks where task_id = $1 order by cell").bind(task);
+        ratings.fetch_all(world.pool()).await.unwrap()
+    };
+    let rated = [Some(5), None, Some(2), Some(4), None, None];
+    assert_eq!(stored().await, rated);
+    // The same file with faults: all of them are told, each with its place, and nothing is rated.
+    let mut faulty = exported;
+    faulty["ratings"][0]["rating"] = json!(1);
+    faulty["ratings"][1]["rating"] = json!("none");
+    faulty["ratings"].as_array_mut().unwrap().extend([json!({ "cell": 5, "rating": 2 }), json!({ "cell": 0, "rating": 3 })]);
+    std::fs::write(&file, faulty.to_string()).unwrap();
+    let (_, told) = ends_with(&world, &["--as", "tester", "task", "rate", &id, "--from", &place], 2).await;
+    for fault in ["has 3 faults", "ratings[1].rating", "ratings[3].cell: 5 is failed", "ratings[4].cell: 0 stands in ratings[0]"]
+    {
+        assert!(told.contains(fault), "{told}");
+    }
+    assert_eq!(stored().await, rated);
     // Enter opens, keys rate there too, Escape leads back to the grid.
     browser.evaluate("document.getElementById('grid').focus()").await;
     browser.press("Enter").await;

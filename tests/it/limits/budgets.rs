@@ -102,9 +102,7 @@ async fn what_is_taken_by_its_key_or_alone_keeps_to_the_budget_as_well() {
     world.pool().execute(sqlx::raw_sql(HELD)).await.expect("hold a job");
     let set = |what: &'static str| {
         let world = &world;
-        async move {
-            world.pool().execute(what).await.expect("set the budget");
-        }
+        async move { world.pool().execute(what).await.expect("set the budget").rows_affected() }
     };
     // Rolled back: only what would be taken is looked at.
     let taken = |cell: Option<i32>| {
@@ -131,7 +129,7 @@ async fn what_is_taken_by_its_key_or_alone_keeps_to_the_budget_as_well() {
         ("update imagemill.tasks set not_after = now() - interval '1 second'", 0),
         ("update imagemill.tasks set not_after = now() + interval '1 hour'", 1),
     ] {
-        set(limit).await;
+        assert!(set(limit).await > 0, "{limit}");
         assert_eq!(taken(None).await, are_taken, "alone: {limit}");
         assert_eq!(taken(Some(2)).await, are_taken, "by its key: {limit}");
         assert_eq!(taken_in_turn(&world, false).await, are_taken, "in turn: {limit}");

@@ -26,16 +26,15 @@ fn failure() -> Behaviour {
     Behaviour::Failure { message: "no GPU".to_owned() }
 }
 
-/// By both ledgers.
-async fn assert_nothing_left_later(world: &World) {
+/// By both ledgers; the way to the upstream takes so long.
+async fn assert_nothing_left_later(world: &World, way: TimeDelta) {
     let not_after: DateTime<Utc> =
         sqlx::query_scalar("select not_after from imagemill.tasks").fetch_one(world.pool()).await.expect("its last moment");
     let later = "select count(*) from imagemill.attempts a cross join imagemill.tasks t
                  where a.submitted_at > t.not_after and a.state <> 'not_sent'";
     assert_eq!(world.number(later).await, 0);
     for entry in world.simulator.ledger() {
-        // The way to the upstream.
-        assert!(entry.accepted_at < not_after + TimeDelta::milliseconds(100), "{} {not_after}", entry.accepted_at);
+        assert!(entry.accepted_at < not_after + way, "{} {not_after}", entry.accepted_at);
     }
 }
 
@@ -55,7 +54,7 @@ async fn what_is_pending_at_not_after_is_cancelled_and_what_is_in_flight_ends_by
     world.until("select count(*) > 0 from imagemill.subtasks where status = 'cancelled'").await;
     assert!(world.number("select count(*) from imagemill.attempts where finished_at is null").await > 0, "some are in flight");
     world.until("select completed_at is not null from imagemill.tasks").await;
-    assert_nothing_left_later(&world).await;
+    assert_nothing_left_later(&world, TimeDelta::milliseconds(100)).await;
     let ended = world.number("select count(*) from imagemill.subtasks where status = 'cancelled'").await;
     assert_eq!(world.number("select count(*) from imagemill.subtasks where status = 'completed'").await, 40 - ended);
     assert_eq!(world.simulator.ledger().len() as i64, 40 - ended + 1, "each that was paid for has its picture, but one");
@@ -89,7 +88,7 @@ async fn a_cell_that_would_try_again_after_it_is_cancelled_as_well_and_a_retry_n
     world.until("select completed_at is not null from imagemill.tasks").await;
     assert_eq!(world.cells().await, "cancelled: 1");
     assert_eq!(world.simulator.ledger().len(), 1);
-    assert_nothing_left_later(&world).await;
+    assert_nothing_left_later(&world, TimeDelta::milliseconds(100)).await;
     let refused = task_service::retry_task(&world.context, &world.actor, task, &Retry::default()).await.expect_err("it is over");
     assert!(refused.to_string().contains("shift that first, with task limit"), "{refused}");
     let id = task.to_string();
@@ -164,4 +163,40 @@ async fn create_takes_bounds_and_names_every_fault_with_those_of_the_file() {
     assert_ne!(audit[1].0, "tester");
     let (_, refused) = ends_with(&world, &["--as", "tester", "task", "limit", &id], 2).await;
     assert!(refused.contains("name what is to be set"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_was_claimed_before_not_after_and_waits_for_a_connection_does_not_leave_after_it() {
+    let latency = Span::fixed(400);
+    let options = SimulatorOptions { submit_latency: latency, pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
+    let mut world = World::with(options).await;
+    world.set("upstream.max_connections", 1);
+    let task = world.create(12).await.id;
+    // Somebody steers the task, so that nothing is cancelled meanwhile: the time itself is what holds the submits back.
+    let mut steering = world.pool().begin().await.expect("begin");
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('imagemill.steering/' || $1, 0))")
+        .bind(task)
+        .execute(&mut *steering)
+        .await
+        .expect("steer");
+    change_lane(&world, "max_in_flight = 0").await;
+    let worker = world.worker(&[]);
+    world.until("select exists (select from apalis.workers where worker_type = 'imagemill')").await;
+    sqlx::query("update imagemill.tasks set not_after = now() + interval '2 seconds'")
+        .execute(world.pool())
+        .await
+        .expect("bound it");
+    change_lane(&world, "max_in_flight = 100").await;
+    let held = "select count(*) from apalis.jobs where lock_by is not null and job_type = 'imagemill.generate_image'";
+    eventually("all are claimed", || async { world.number(held).await >= 11 }).await;
+    world.until("select not_after < now() from imagemill.tasks").await;
+    eventually("nothing is in flight", || async { world.number(held).await == 0 }).await;
+    let pending = world.number("select count(*) from imagemill.subtasks where status = 'pending'").await;
+    assert!(pending > 0, "some did not leave in time");
+    steering.rollback().await.expect("let go of the task");
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    assert_nothing_left_later(&world, TimeDelta::milliseconds(500)).await;
+    assert_eq!(world.cells().await, format!("cancelled: {pending}, completed: {}", 12 - pending));
+    drop(worker);
+    world.assert_settled().await;
 }

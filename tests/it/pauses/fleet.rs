@@ -84,6 +84,25 @@ async fn the_breaker_stops_a_lane_and_lets_it_go_on() {
     world.assert_settled().await;
 }
 
+/// Sixty may be in flight, and no rate holds them. The first volley is turned away whole; then each pause's end costs one submit.
+#[tokio::test]
+async fn when_a_pause_is_over_one_submit_is_tried_and_no_volley() {
+    let mut options = SimulatorOptions { submit_latency: Span::fixed(200), ..SimulatorOptions::default() };
+    options.script.extend((1..=66).map(|arrival| (arrival, Behaviour::status(429))));
+    let mut world = World::with(options).await;
+    world.set("generate_image.backoff_min", "1s").set("generate_image.backoff_max", "1s");
+    // It would spread the volleys, which is another matter.
+    sqlx::query("update imagemill.lanes set rate_adapts = false").execute(world.pool()).await.expect("set the lanes");
+    world.create(60).await;
+    let workers: Vec<Process> = (0..3).map(|_| world.worker(&["--concurrency", "20", "--until-empty"])).collect();
+    for mut worker in workers {
+        assert!(worker.wait().await.success(), "{}", worker.log());
+    }
+    let strikes = world.number("select count(*) from imagemill.audit where what = 'pause_lane'").await;
+    assert!(strikes >= 6, "66 submits were turned away within {strikes} pauses");
+    assert_unharmed(&world, 60).await;
+}
+
 #[tokio::test]
 async fn a_breaker_of_none_never_stops_a_lane() {
     let mut options = SimulatorOptions::default();

@@ -1,8 +1,8 @@
 //! Repeated throttling lowers a lane's rate by half; submits that are taken raise it by steps.
 
-use imagemill::simulator::{Behaviour, SimulatorOptions};
+use imagemill::simulator::{Behaviour, SimulatorOptions, Span};
 
-use crate::support::World;
+use crate::support::{World, eventually};
 
 /// A world whose simulator throttles its first four submits, one after another, and takes the others.
 async fn throttled(settings: &'static str) -> World {
@@ -54,6 +54,32 @@ async fn submits_that_are_taken_raise_the_rate_until_it_is_whole() {
     let why: String =
         sqlx::query_scalar("select rate_why from imagemill.lane_health").fetch_one(world.pool()).await.expect("why");
     assert!(why.contains("raised"), "{why}");
+}
+
+#[tokio::test]
+async fn a_lane_is_not_slowed_down_to_where_it_is_of_no_use() {
+    let world = throttled("update imagemill.lanes set submits_per_second = 4, burst = 20, rate_interval = '1 hour'").await;
+    let lowered = |rate| ("lower_rate".to_owned(), Some(rate));
+    assert_eq!(changes(&world).await, [lowered(2.), lowered(1.)]);
+}
+
+/// Two submits are out together, and both are throttled. The one is answered at once; the other when the lane works again.
+#[tokio::test]
+async fn what_was_out_together_lowers_the_rate_once() {
+    let mut options = SimulatorOptions { submit_latency: Span::fixed(2_000), ..SimulatorOptions::default() };
+    options.script.extend((1..=3).map(|arrival| (arrival, Behaviour::status(429))));
+    let world = World::with(options).await;
+    world.create(8).await;
+    let first = world.worker(&["--concurrency", "1"]);
+    eventually("one is out", || async { world.simulator.stats().arrivals == 1 }).await;
+    world.simulator.control(|options| options.submit_latency = Span::fixed(0)).expect("sound options");
+    let second = world.worker(&["--concurrency", "1"]);
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    // The second and the third, which came when the pause was over, and the first: three times the lane was stopped.
+    assert_eq!(world.number("select count(*) from imagemill.audit where what = 'pause_lane'").await, 3);
+    assert_eq!(changes(&world).await.iter().filter(|(what, _)| what == "lower_rate").count(), 1);
+    drop((first, second));
+    world.assert_settled().await;
 }
 
 #[tokio::test]

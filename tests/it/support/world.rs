@@ -292,6 +292,12 @@ impl World {
         for (id, (state, upstream_id)) in attempts {
             assert_eq!(upstream_id, None, "{id} ({state}) has an id that the simulator never gave");
         }
+        let miscounted = "
+            select coalesce((select sum(submits) from imagemill.lane_days where day = (now() at time zone 'UTC')::date), 0)::bigint
+                   - (select count(*) from imagemill.attempts
+                      where (submitted_at at time zone 'UTC')::date = (now() at time zone 'UTC')::date
+                        and state not in ('submitting', 'accepted', 'not_sent', 'turned_away', 'rejected'))";
+        assert_eq!(self.number(miscounted).await, 0, "what counts for the lanes' days is not what the attempts say");
     }
 
     /// Accepted submits of the simulator, by cell.
