@@ -257,7 +257,7 @@ fn jobs(served: &Served, worker: &Arc<str>, rows: Vec<ClaimedRow>, sent: Instant
             crashes: row.crashes?,
             is_resumed: row.is_resumed?,
             is_probe: false,
-            grant: row.wait.map(|wait| Grant::new(wait, waited.unwrap_or_default(), sent, answered)),
+            grant: row.wait.map(|wait| Grant::new(wait, lock_wait.unwrap_or_default(), sent, answered)),
             worker: Arc::clone(worker),
             tokens: JobTokens::default(),
             memory: Arc::default(),
