@@ -156,7 +156,8 @@ declare
     flying_lane text[]; flying_owner text[]; flying_group text[]; flying integer[];
     oldest timestamptz;
     -- The lanes, by place in lane_of.
-    lane_of text[] := '{}'; room integer[] := '{}'; base double precision[] := '{}'; step double precision[] := '{}';
+    -- is_last: it is its places alone that are fewer than what is wanted.
+    lane_of text[] := '{}'; is_last boolean[] := '{}'; room integer[] := '{}'; base double precision[] := '{}'; step double precision[] := '{}';
     slack double precision[] := '{}'; given integer[] := '{}'; is_trial boolean[] := '{}';
     -- The candidates.
     taken integer[]; is_done boolean[];
@@ -320,7 +321,7 @@ begin
         is_trial := is_trial || (one.tried is not null);
         if not one.is_limited then
             room := room || p_wanted - got; base := base || null::double precision; step := step || 0::double precision;
-            slack := slack || 0::double precision;
+            slack := slack || 0::double precision; is_last := is_last || false;
             continue;
         end if;
         ceiling := one.max_in_flight;
@@ -369,6 +370,7 @@ begin
                 wait := greatest(0.05, due + cut * pace.step - pace.slack - ahead / 2); return next;
             end if;
         end if;
+        is_last := is_last || (one.tried is null and free = ceiling - one.in_flight and free < p_wanted - got);
         room := room || free;
     end loop;
 
@@ -584,6 +586,10 @@ begin
         exit when not is_short;
     end loop;
     for place in 1..cardinality(lane_of) loop
+        if is_last[place] and given[place] > 0 and room[place] <= 0 then
+            -- It took the last place: there may be more, which waits for the next.
+            id := null; lane := lane_of[place]; "group" := null; key := 'limit'; wait := 1; return next;
+        end if;
         if given[place] > 0 and is_trial[place] then
             update imagemill.pauses as pauses set probe_at = moment + trial
             where pauses.lane = lane_of[place] and pauses.token_hash = '' and pauses.reason in ('throttled', 'breaker')

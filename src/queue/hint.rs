@@ -19,9 +19,6 @@ use super::{claim::Served, connections::Connections, error::QueueError};
 /// The groups are looked for so often while there is something to claim.
 const ANEW: Duration = Duration::from_secs(1);
 
-/// And so soon after the last look where something new was announced.
-const ANNOUNCED: Duration = Duration::from_millis(100);
-
 /// Between two looks passes so many times what the last one took.
 const REST: u32 = 20;
 
@@ -120,7 +117,7 @@ enum Said {
 
 impl Hint {
     /// Has the groups read, if they are wanted and not known, or were read too long ago; takes over what a look has found. Waits for
-    /// a look only where nothing is known.
+    /// a look only where nothing is known, or something new was announced.
     pub(super) async fn refresh(&mut self, connections: &Connections, served: &Served) -> Result<(), QueueError> {
         if !self.is_wanted || served.group.is_some() {
             return Ok(());
@@ -128,8 +125,16 @@ impl Hint {
         if let Some(look) = self.look.take_if(|look| look.task.is_finished()) {
             self.end(look).await?;
         }
-        let least = if self.is_announced { ANNOUNCED } else { ANEW };
-        if self.look.is_none() && self.read.is_none_or(|(read, took)| read.elapsed() >= least.max(took * REST)) {
+        if self.is_announced {
+            // What is under way may have begun before.
+            self.read = None;
+            if let Some(look) = &mut self.look {
+                look.is_obsolete = true;
+            }
+        }
+        if self.look.as_ref().is_none_or(|look| look.is_obsolete)
+            && self.read.is_none_or(|(read, took)| read.elapsed() >= ANEW.max(took * REST))
+        {
             self.is_announced = false;
             self.look = Some(Look::begin(connections, served));
         }
