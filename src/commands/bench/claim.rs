@@ -29,13 +29,12 @@ const TASKS: f64 = 1_000.0;
 const LEAST_TASKS: f64 = 50.0;
 const OWNERS: usize = 10;
 
-/// Worker processes, each with so many slots: what a claim can take.
+/// Worker processes, each with so many slots: a claim comes when a quarter of them is free, so it is one of 40.
 const WORKERS: usize = 4;
-const SLOTS: &str = "40";
+const SLOTS: &str = "160";
 
-/// What a submit takes, in milliseconds: cells that are claimed together end together, so that a claim is one of 40, and the
-/// processors are not all in use. And the other case: as fast as it goes, with claims of what has just become free.
-const LATENCY: &str = "100";
+/// What a submit takes, in milliseconds, so that the processors are not all in use. And the other case: as fast as it goes.
+const LATENCY: &str = "200";
 const NO_LATENCY: &str = "0";
 
 /// How long claims are counted.

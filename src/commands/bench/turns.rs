@@ -36,7 +36,7 @@ const SHARED: i32 = 45;
 const COUNTED: f64 = 20.0;
 
 /// The tasks of the owner who has many.
-const MANY: usize = 30;
+const MANY: usize = 20;
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     Ok(vec![small_behind_large(bench).await?, by_priority(bench).await?, nothing_starves(bench).await?])
@@ -147,8 +147,8 @@ async fn nothing_starves(bench: &Bench) -> Result<Row, Failure> {
     }
     fleet.start(bench)?;
     fleet.until_full(PLACES.into()).await?;
-    // Each of the many has a place every seven seconds.
-    let counted = time(bench, 2.0 * ALONE, 15.0);
+    // Each of the many has a place every five seconds.
+    let counted = time(bench, 2.0 * ALONE, 40.0);
     tokio::time::sleep(counted).await;
     let submitted = lanes::submitted(&mut fleet.connection, &all).await.map_err(Failure::failed)?;
     fleet.stop(bench).await?;
