@@ -308,30 +308,48 @@ create or replace function imagemill.find_stuck() returns table (reason text, ta
                                                                worker text, since timestamptz)
 language sql stable security definer set search_path = pg_catalog set jit = off rows 10
 begin atomic
-with open_cells as (
-    select task_id, count(*) as cells from imagemill.subtasks where completed_at is null group by task_id
-), open_jobs as (
-    select imagemill.as_uuid("group") as task_id, sum(jobs) as jobs
-    from (select metadata -> 'group' as "group", count(*) as jobs from apalis.jobs
-          where status = 'Pending' and job_type like 'imagemill.%' and job_type = 'imagemill.generate_image' group by 1
-          union all
-          select metadata -> 'group', count(*) from apalis.jobs
-          where lock_by is not null and status = 'Running' and job_type = 'imagemill.generate_image' group by 1) as given
-    group by 1
+with recursive open_tasks (task_id) as (
+    -- Tasks with open cells, each by one look into the index of those.
+    (select s.task_id from imagemill.subtasks s where s.completed_at is null order by s.task_id limit 1)
+    union all
+    select next.task_id
+    from open_tasks o
+    cross join lateral (select s.task_id from imagemill.subtasks s where s.completed_at is null and s.task_id > o.task_id
+                        order by s.task_id limit 1) next
+), open_cells as (
+    select o.task_id, t.completed_at is not null as has_ended, t.updated_at,
+           greatest(t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks, 0) as cells
+    from open_tasks o
+    join imagemill.tasks t on t.id = o.task_id
+    join imagemill.task_counts c on c.task_id = o.task_id
+), few as (
+    -- Each cell of these is looked at. To do so with a million that wait takes a second: of a task with many, a cell without a job
+    -- shows when few are left, and all of them when no job is left.
+    select summed.task_id
+    from (select o.task_id, sum(o.cells) over (order by o.cells, o.task_id) as cells from open_cells o) summed
+    where summed.cells <= 2000
+), running as (
+    select distinct metadata -> 'group' as "group" from apalis.jobs
+    where lock_by is not null and status = 'Running' and job_type = 'imagemill.generate_image'
 ), found as (
     select 'an open cell has no open job: nobody will run it' as reason, s.task_id, s.cell, s.id as subtask_id, null::text as worker,
            s.lane, s.updated_at as since
-    from open_cells o
-    left join open_jobs j using (task_id)
-    join imagemill.subtasks s on s.task_id = o.task_id and s.completed_at is null
-    where o.cells <> coalesce(j.jobs, 0)
-      and not exists (select from apalis.jobs k where k.job_type = 'imagemill.generate_image' and k.idempotency_key = s.id::text
+    from few f
+    join imagemill.subtasks s on s.task_id = f.task_id and s.completed_at is null
+    where not exists (select from apalis.jobs k where k.job_type = 'imagemill.generate_image' and k.idempotency_key = s.id::text
                                                   and k.status in ('Pending', 'Running'))
+    union all
+    select format('none of its %s open cells has an open job: nobody will run them', o.cells), o.task_id, null, null, null, null,
+           o.updated_at
+    from open_cells o
+    where o.task_id not in (select f.task_id from few f) and o.task_id::text not in (select r."group" from running r where r."group" is not null)
+      and not exists (select from apalis.jobs k where k.job_type = 'imagemill.generate_image' and k.status = 'Pending'
+                                                  and k.job_type like 'imagemill.%' and k.metadata -> 'group' = o.task_id::text)
     union all
     select 'an open cell belongs to a task that has ended', s.task_id, s.cell, s.id, null, s.lane, s.updated_at
     from open_cells o
-    join imagemill.tasks t on t.id = o.task_id and t.completed_at is not null
     join imagemill.subtasks s on s.task_id = o.task_id and s.completed_at is null
+    where o.has_ended
     union all
     select 'an attempt is open, and no job will go on with it', s.task_id, s.cell, s.id, a.worker, a.lane, a.submitted_at
     from imagemill.attempts a

@@ -192,3 +192,28 @@ async fn what_is_stuck_is_told_with_its_reason_and_else_there_is_nothing() {
         4
     );
 }
+
+#[tokio::test]
+async fn of_a_large_task_a_cell_without_a_job_shows_when_few_are_left_and_all_when_none_has_one() {
+    let world = World::new().await;
+    world.create(2_500).await;
+    let reasons = async || -> Vec<String> {
+        sqlx::query_scalar("select reason from imagemill.stuck where reason like '%open job%' order by 1")
+            .fetch_all(world.pool())
+            .await
+            .expect("look")
+    };
+    let without_job = async |cells: &'static str| {
+        world.pool().execute(cells).await.expect("delete jobs");
+    };
+    without_job(
+        "delete from apalis.jobs where idempotency_key in (select id::text from imagemill.subtasks where cell between 1 and 1000)",
+    )
+    .await;
+    assert_eq!(reasons().await, Vec::<String>::new());
+    without_job("delete from apalis.jobs where job_type = 'imagemill.generate_image'").await;
+    assert_eq!(reasons().await, ["none of its 2500 open cells has an open job: nobody will run them"]);
+    let cancelled = "select imagemill.cancel_subtask(id) from imagemill.subtasks where cell >= 3";
+    world.pool().execute(cancelled).await.expect("cancel");
+    assert_eq!(reasons().await, ["an open cell has no open job: nobody will run it"; 3]);
+}

@@ -142,8 +142,12 @@ async fn watch_says_which_cells_fail_and_has_a_bar_for_each_lane() {
     .await;
     world.drain().await;
     tokio::time::timeout(BOUND, watch.wait()).await.expect("watch ends").unwrap();
-    let text = terminal.text();
-    assert!(text.contains("failed, refused") && text.contains("3/3"), "{text}");
+    // What it wrote is read by a thread of its own.
+    eventually("it says which failed, and that all have ended", async || {
+        let text = terminal.text();
+        text.contains("failed, refused") && text.contains("3/3")
+    })
+    .await;
     // Elsewhere than on a terminal: lines.
     let (_, lines) = ends_with(&world, &["--as", "tester", "task", "watch", &id], 0).await;
     assert!(lines.contains("3/3") && lines.contains("cell 0 failed, refused") && !lines.contains('\u{1b}'), "{lines}");
