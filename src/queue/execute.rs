@@ -147,7 +147,7 @@ impl Engine {
             if job.tokens.interrupt().is_some() {
                 return Ok(false);
             }
-            grant = grant::again(self.connections(), lane).await?;
+            grant = Box::pin(grant::again(self.connections(), lane)).await?;
         }
         Ok(true)
     }
@@ -161,7 +161,8 @@ impl Engine {
         // Before it stands: whatever becomes of the database, this id is known.
         job.memory.lock().unwrap_or_else(PoisonError::into_inner).acceptance = Some(acceptance.clone());
         let mut evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
-        if evidence != Evidence::Accepted && self.restored(job).await {
+        // What is rare is on the heap: thousands wait for their answers at once.
+        if evidence != Evidence::Accepted && Box::pin(self.restored(job)).await {
             evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
         }
         Ok(evidence)

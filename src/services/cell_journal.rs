@@ -120,7 +120,7 @@ impl Journal for CellJournal<'_> {
             Begun::Unwanted => return Ok(None),
         };
         Span::current().record("attempt", ordinal);
-        if began.elapsed() > STALE_LOOK && self.calls.engine.is_held(&submit).await? {
+        if began.elapsed() > STALE_LOOK && Box::pin(self.calls.engine.is_held(&submit)).await? {
             drop(self.held.set("since its row was begun".to_owned()));
         }
         Ok(Some(format!("{}/{ordinal}", self.row.id)))

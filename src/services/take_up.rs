@@ -38,12 +38,13 @@ impl Taker<'_> {
     /// made, but by a retry for a late id, which pays nothing: that takes up whatever it finds, and ends as it does.
     pub(super) async fn take_up(&self, earlier: Option<GivenUp>) -> TakenUp {
         match (self.row.retry.mode, earlier) {
-            (Some(RetryMode::Evidence), Some(earlier)) => self.reopen(earlier, None).await,
+            (Some(RetryMode::Evidence), Some(earlier)) => Box::pin(self.reopen(earlier, None)).await,
             (Some(RetryMode::Evidence), None) => {
                 let why = "there is no upstream id to ask for, and this retry may not pay";
                 TakenUp::Outcome(Outcome::failed(ErrorKind::UnknownSubmit.as_str(), why))
             }
-            (Some(RetryMode::PollFirst), Some(earlier)) => self.ask(earlier).await,
+            // On the heap, as what is above: each cell in flight would carry the room for what few ever do.
+            (Some(RetryMode::PollFirst), Some(earlier)) => Box::pin(self.ask(earlier)).await,
             _ => TakenUp::Nothing,
         }
     }
