@@ -303,12 +303,13 @@ fn one_name_in_five_places() {
 
 #[test]
 fn every_patch_that_breaks_something_names_a_test_that_is_there() {
-    let is_patch = |path: &String| path.starts_with("tests/broken/") && path.ends_with(".patch");
+    let is_patch = |path: &String| Path::new(path).extension().is_some_and(|extension| extension == "patch");
     let patches: Vec<String> = files().into_iter().filter(is_patch).collect();
     assert!(!patches.is_empty(), "no patch was found");
     for patch in patches {
-        let text = std::fs::read_to_string(Path::new(ROOT).join(&patch)).expect("read the patch");
-        let test = text.lines().find_map(|line| line.strip_prefix("Test: ")).unwrap_or_else(|| panic!("{patch} names no test"));
+        let content = std::fs::read_to_string(Path::new(ROOT).join(&patch)).expect("read the patch");
+        let test =
+            content.lines().find_map(|line| line.strip_prefix("Test: ")).unwrap_or_else(|| panic!("{patch} names no test"));
         let (module, name) = test.rsplit_once("::").expect("a module and a name");
         let path = format!("tests/it/{}", module.replace("::", "/"));
         let file = [format!("{path}.rs"), format!("{path}/mod.rs")].into_iter().find(|file| Path::new(ROOT).join(file).is_file());
