@@ -48,7 +48,11 @@ end
 $$;
 comment on function imagemill.count_lane_days is 'Moves the day''s submits of the lanes by what an UPDATE of attempts changed, whoever made it.';
 
--- What was submitted today, where it already matters. Looked up before the table is locked.
+create trigger attempts_count_lane_days after update on imagemill.attempts
+    referencing old table as before_rows new table as after_rows
+    for each statement execute function imagemill.count_lane_days();
+
+-- What was submitted today, where it already matters. The trigger has locked the table: nothing ends between it and this.
 insert into imagemill.lane_days (lane, day, submits)
 select l.lane, (now() at time zone 'UTC')::date, count(*)
 from imagemill.lanes l
@@ -56,7 +60,3 @@ join imagemill.attempts a on a.lane = l.lane and a.submitted_at >= date_trunc('d
 where l.max_submits_per_day is not null
   and a.state in ('succeeded', 'failed', 'refused', 'timed_out', 'abandoned', 'unknown')
 group by l.lane;
-
-create trigger attempts_count_lane_days after update on imagemill.attempts
-    referencing old table as before_rows new table as after_rows
-    for each statement execute function imagemill.count_lane_days();
