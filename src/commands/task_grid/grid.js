@@ -297,6 +297,10 @@ function rated(cell) {
   const made = document.getElementById(`cell-${cell}`);
   if (made) drawRating(made, cell);
   sayHere();
+  sayCount();
+}
+
+function sayCount() {
   const count = changed.size;
   byId("export").disabled = count === 0;
   byId("export").textContent = count === 0 ? "Export ratings" : `Export ${grouped(count)} rating${count === 1 ? "" : "s"}`;

@@ -41,10 +41,14 @@ const changed = new Map();
 const key = `imagemill ratings ${data.task.id}`;
 // A browser may forbid to store: then ratings last as long as the page.
 const stored = (act) => { try { return act(); } catch { return null; } };
-for (const [cell, value] of Object.entries(stored(() => JSON.parse(localStorage.getItem(key))) ?? {})) {
-  const isRating = value === null || (Number.isInteger(value) && value >= 1 && value <= 5);
-  if (isRating && data.states[cell] === "c" && value !== (data.ratings[cell] ?? null)) changed.set(Number(cell), value);
+function readStored() {
+  changed.clear();
+  for (const [cell, value] of Object.entries(stored(() => JSON.parse(localStorage.getItem(key))) ?? {})) {
+    const isRating = value === null || (Number.isInteger(value) && value >= 1 && value <= 5);
+    if (isRating && data.states[cell] === "c" && value !== (data.ratings[cell] ?? null)) changed.set(Number(cell), value);
+  }
 }
+readStored();
 
 const rating = (cell) => (changed.has(cell) ? changed.get(cell) : data.ratings[cell] ?? null);
 

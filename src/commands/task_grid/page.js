@@ -132,6 +132,14 @@ byId("theme").addEventListener("click", () => {
   const order = ["system", "light", "dark"];
   drawTheme(order[(order.indexOf(document.documentElement.dataset.theme ?? "system") + 1) % order.length]);
 });
+// Rated in another window of this page, or in this one before it was loaded again: told when the browser has stored it.
+addEventListener("storage", (event) => {
+  if (event.key !== key) return;
+  readStored();
+  for (const made of document.querySelectorAll(".cell")) drawRating(made, plan.cell(Number(made.dataset.position)));
+  if (viewer.open) showStars(plan.cell(view.position));
+  sayCount();
+});
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 
 const panel = () => { byId("panel").open = !isNarrow.matches; rebuild(); };

@@ -44,6 +44,8 @@ impl Browser {
             .arg(program)
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"])
+            // Keys before the first picture are taken.
+            .arg("--allow-pre-commit-input")
             .arg(format!("--user-data-dir={}", profile.path().join("profile").display()))
             .args(["--remote-debugging-pipe", "about:blank"])
             .env("HOME", profile.path())
@@ -127,6 +129,17 @@ impl Browser {
         let url = url::Url::from_file_path(page).expect("an absolute path");
         let opened = self.call("Page.navigate", json!({ "url": url.as_str() })).await;
         assert!(opened["errorText"].is_null(), "{opened}");
+        self.until_painted(from).await;
+    }
+
+    /// Loads the page again, as a person does.
+    pub(super) async fn reload(&mut self) {
+        let from = self.events.len();
+        self.call("Page.reload", json!({})).await;
+        self.until_painted(from).await;
+    }
+
+    async fn until_painted(&mut self, from: usize) {
         self.event(from, "Page.loadEventFired").await;
         // Until something is painted the browser lets go of every key that is pressed.
         self.until("performance.getEntriesByName('first-contentful-paint').length === 1").await;
@@ -150,7 +163,7 @@ impl Browser {
         }
     }
 
-    /// A key as somebody at the keyboard presses it.
+    /// A key as somebody at the keyboard presses it, until the page has it: a busy browser lets go of keys, as a person sees it do.
     pub(super) async fn press(&mut self, key: &str) {
         let mut down = json!({ "type": "keyDown", "key": key });
         if key.chars().count() == 1 {
@@ -160,8 +173,17 @@ impl Browser {
         if key == "Escape" {
             down["windowsVirtualKeyCode"] = json!(27);
         }
-        self.call("Input.dispatchKeyEvent", down).await;
-        self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key })).await;
+        let listen = "window.keysSeen ??= (addEventListener('keydown', () => { window.keysSeen += 1; }, true), 0)";
+        let seen = self.evaluate(listen).await;
+        let began = std::time::Instant::now();
+        loop {
+            self.call("Input.dispatchKeyEvent", down.clone()).await;
+            self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key })).await;
+            if self.evaluate("window.keysSeen").await != seen {
+                return;
+            }
+            assert!(began.elapsed() < BOUND, "the page takes no key");
+        }
     }
 
     /// Records the browser's own trace while something is done.
