@@ -33,14 +33,19 @@ $$;
 -- task that has a last moment is bounded, so that a claim looks at it under its locks, and nothing is left of it from then on.
 create or replace function imagemill.group_limits(groups text[])
 returns table ("group" text, weight integer, not_before timestamptz, submits_left bigint)
-language sql stable
+-- Not in plain SQL: what asks the clock is not put into the query that calls it, and is planned anew by each.
+language plpgsql stable
 as $$
+#variable_conflict use_column
+begin
+    return query
     select tasks.id::text, tasks.priority::integer, tasks.not_before,
            case when tasks.not_after <= clock_timestamp() then 0
                 when tasks.not_after is not null then coalesce(tasks.max_submits - counts.submits, 2147483647)
-                else tasks.max_submits - counts.submits end
+                else tasks.max_submits - counts.submits end::bigint
     from imagemill.tasks tasks join imagemill.task_counts counts on counts.task_id = tasks.id
-    where tasks.id = any (array(select given::uuid from unnest(groups) as given where given ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'))
+    where tasks.id = any (array(select given::uuid from unnest(groups) as given where given ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'));
+end
 $$;
 
 comment on function imagemill.group_limits is 'What the queue asks of the tasks that its groups are. submits_left leaves the cells in flight out; null: nothing bounds it.';
@@ -159,6 +164,8 @@ declare
     -- is_last: it is its places alone that are fewer than what is wanted.
     lane_of text[] := '{}'; is_last boolean[] := '{}'; room integer[] := '{}'; base double precision[] := '{}'; step double precision[] := '{}';
     slack double precision[] := '{}'; given integer[] := '{}'; is_trial boolean[] := '{}';
+    -- Something is in flight; and of one with a ramp since when, where that or the time of the last activity is to be written.
+    is_active boolean[] := '{}'; ramped timestamptz[] := '{}';
     -- The candidates.
     taken integer[]; is_done boolean[];
     -- Of those with a budget.
@@ -322,6 +329,7 @@ begin
         if not one.is_limited then
             room := room || p_wanted - got; base := base || null::double precision; step := step || 0::double precision;
             slack := slack || 0::double precision; is_last := is_last || false;
+            is_active := is_active || false; ramped := ramped || null::timestamptz;
             continue;
         end if;
         ceiling := one.max_in_flight;
@@ -332,11 +340,12 @@ begin
             end if;
             ceiling := least(ceiling, one.ramp_start + one.ramp_step
                                       * least(floor(extract(epoch from moment - one.ramp_since) / greatest(one.ramp_interval, 0.001)), 100000)::integer);
-            -- What idle is counted from, once a second: each version of this row is walked over while a transaction is open.
-            if cold or one.active_at is null or one.active_at < moment - interval '1 second' then
-                update imagemill.lane_states as states set ramp_since = one.ramp_since, active_at = moment where states.lane = one.lane;
-            end if;
         end if;
+        is_active := is_active || (one.in_flight > 0);
+        -- What idle is counted from is written once a second: each version of this row is walked over while a transaction is open.
+        ramped := ramped || case when one.ramp_start is not null
+                                      and (cold or one.active_at is null or one.active_at < moment - interval '1 second')
+                                 then one.ramp_since end;
         free := greatest(ceiling - one.in_flight, 0);
         if one.pause is not null then
             free := 0;
@@ -583,7 +592,7 @@ begin
                 id := null; lane := p_lane_of[place]; "group" := p_group_of[place]; key := 'empty'; wait := null; return next;
             end if;
         end loop;
-        exit when not is_short;
+        exit when not is_short or not false = any (is_done);
     end loop;
     for place in 1..cardinality(lane_of) loop
         if is_last[place] and given[place] > 0 and room[place] <= 0 then
@@ -594,6 +603,9 @@ begin
             update imagemill.pauses as pauses set probe_at = moment + trial
             where pauses.lane = lane_of[place] and pauses.token_hash = '' and pauses.reason in ('throttled', 'breaker')
               and pauses.until <= moment;
+        end if;
+        if ramped[place] is not null and (is_active[place] or given[place] > 0) then
+            update imagemill.lane_states as states set ramp_since = ramped[place], active_at = moment where states.lane = lane_of[place];
         end if;
         if given[place] > 0 and base[place] is not null then
             update imagemill.lane_states as states

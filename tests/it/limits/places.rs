@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use imagemill::simulator::{SimulatorOptions, Span};
 use rustix::process::Signal;
+use uuid::Uuid;
 
 use super::{change_lane, most_in_flight};
 use crate::support::{World, eventually};
@@ -12,6 +13,20 @@ const RUNNING: &str = "select count(*) from apalis.jobs where lock_by is not nul
 /// A simulator whose jobs take so long.
 fn working(milliseconds: u64) -> SimulatorOptions {
     SimulatorOptions { duration: Span::fixed(milliseconds), pending_polls: Span::fixed(0), ..SimulatorOptions::default() }
+}
+
+/// Has a task's cells wait in lane `dev`.
+async fn move_to_dev(world: &World, task: Uuid) {
+    sqlx::query("update apalis.jobs set metadata = metadata || hstore('lane', 'dev') where metadata -> 'group' = $1")
+        .bind(task.to_string())
+        .execute(world.pool())
+        .await
+        .expect("move the task's jobs");
+    sqlx::query("update imagemill.subtasks set lane = 'dev' where task_id = $1")
+        .bind(task)
+        .execute(world.pool())
+        .await
+        .expect("move the task's cells");
 }
 
 #[tokio::test]
@@ -91,6 +106,31 @@ async fn a_lane_that_starts_cold_is_ramped_up() {
 }
 
 #[tokio::test]
+async fn what_goes_on_in_another_lane_keeps_none_warm() {
+    let world = World::with(working(1)).await;
+    change_lane(
+        &world,
+        "max_in_flight = 40, ramp_start = 2, ramp_step = 3, ramp_interval = '1 minute', ramp_idle_reset = '1 hour'",
+    )
+    .await;
+    sqlx::query("update imagemill.lane_states set ramp_since = now() - interval '1 day', active_at = now() - interval '2 hours'")
+        .execute(world.pool())
+        .await
+        .expect("let two hours pass");
+    let other = world.create(3).await;
+    move_to_dev(&world, other.id).await;
+    let worker = world.worker(&[]);
+    world.until("select bool_and(status = 'completed') from imagemill.tasks").await;
+    let idle = "select count(*) from imagemill.lane_states where lane = 'prod' and active_at < now() - interval '1 hour'";
+    assert_eq!(world.number(idle).await, 1, "nothing was in flight in it");
+    world.create(3).await;
+    world.until("select bool_and(status = 'completed') from imagemill.tasks").await;
+    let ramped = "select count(*) from imagemill.lane_states where lane = 'prod' and ramp_since > now() - interval '1 hour'";
+    assert_eq!(world.number(ramped).await, 1, "it began anew");
+    drop(worker);
+}
+
+#[tokio::test]
 async fn a_paused_lane_gives_nothing_fresh_and_another_lane_goes_on() {
     let world = World::new().await;
     sqlx::query("insert into imagemill.pauses (lane, reason, why) values ('prod', 'operator', 'a test')")
@@ -99,16 +139,7 @@ async fn a_paused_lane_gives_nothing_fresh_and_another_lane_goes_on() {
         .expect("pause the lane");
     let paused = world.create(3).await;
     let other = world.create(3).await;
-    sqlx::query("update apalis.jobs set metadata = metadata || hstore('lane', 'dev') where metadata -> 'group' = $1")
-        .bind(other.id.to_string())
-        .execute(world.pool())
-        .await
-        .expect("move the other task's jobs");
-    sqlx::query("update imagemill.subtasks set lane = 'dev' where task_id = $1")
-        .bind(other.id)
-        .execute(world.pool())
-        .await
-        .expect("move the other task's cells");
+    move_to_dev(&world, other.id).await;
     let worker = world.worker(&[]);
     world.until("select count(*) = 3 from imagemill.subtasks where lane = 'dev' and status = 'completed'").await;
     assert_eq!(world.simulator.stats().arrivals, 3, "the paused lane submitted");
