@@ -1,6 +1,7 @@
 //! `imagemill.subtasks`: the cells.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::{PgConnection, prelude::FromRow};
 use uuid::Uuid;
 
@@ -102,7 +103,7 @@ pub async fn insert(connection: &mut PgConnection, task_id: Uuid, ids: &[Uuid], 
     Ok(done.rows_affected())
 }
 
-/// Everything that is needed to run a cell, but its task's prompts.
+/// Everything that is needed to run a cell.
 #[derive(Debug, Clone, FromRow)]
 pub struct RunRow {
     /// Itself.
@@ -142,6 +143,8 @@ pub struct RunRow {
     pub lumina_cfg: Option<f64>,
     /// Number of steps.
     pub lumina_step: Option<i32>,
+    /// The task's prompts, as given; none: see [`get_to_run`].
+    pub prompts: Option<Value>,
 }
 
 /// The last retry of a cell.
@@ -155,20 +158,23 @@ pub struct RetryRow {
     pub round: Option<i32>,
 }
 
-/// Loads cells to be run.
+/// Loads cells to be run, the first of each task but these with the task's prompts.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn get_to_run(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<RunRow>, sqlx::Error> {
+pub async fn get_to_run(connection: &mut PgConnection, ids: &[Uuid], but: &[Uuid]) -> Result<Vec<RunRow>, sqlx::Error> {
     sqlx::query_as(
         "select s.id, s.task_id, t.round,
                 s.cancel_requested_at is not null or t.cancel_requested_at is not null as is_cancel_requested,
-                extract(epoch from t.not_after - clock_timestamp())::float8 as submits_for, s.cell, s.variable_indices, s.lane, s.status, s.retry_mode, s.retry_round, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
-                s.lumina_model_name, s.lumina_cfg, s.lumina_step
+                extract(epoch from t.not_after - clock_timestamp())::float8 as submits_for, s.cell, s.variable_indices, s.lane,
+                s.status, s.retry_mode, s.retry_round, s.seed, s.width, s.height, s.use_polish, s.is_lumina,
+                s.lumina_model_name, s.lumina_cfg, s.lumina_step,
+                case when t.id <> all ($2) and row_number() over (partition by t.id) = 1 then t.prompts end as prompts
          from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
          where s.id = any ($1)",
     )
     .bind(ids)
+    .bind(but)
     .fetch_all(connection)
     .await
 }

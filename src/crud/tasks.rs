@@ -213,14 +213,6 @@ pub async fn begin_processing(connection: &mut PgConnection, ids: &[Uuid]) -> Re
     Ok(())
 }
 
-/// The prompts of tasks, as given.
-///
-/// # Errors
-/// What PostgreSQL says.
-pub async fn get_prompts(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<(Uuid, Value)>, sqlx::Error> {
-    sqlx::query_as("select id, prompts from imagemill.tasks where id = any ($1)").bind(ids).fetch_all(connection).await
-}
-
 /// From one state to another, along an edge of the state diagram (design, section 6) and if it still is in the first. False:
 /// there is no such edge, or it is in another state by now; nothing changed.
 ///

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -11,10 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    crud::{
-        subtasks::{self, RunRow},
-        tasks,
-    },
+    crud::subtasks::{self, RunRow},
     models::{self, Prompt, status::Status},
     queue::{
         Connections, QueueError,
@@ -75,8 +72,9 @@ impl GroupWork for LoadCells {
 impl LoadCells {
     async fn read(&self, connection: &mut PgConnection, wanted: &[Wanted]) -> Result<HashMap<Uuid, Found>, QueueError> {
         let cells: Vec<Uuid> = wanted.iter().map(|(cell, _)| *cell).collect();
-        let rows = subtasks::get_to_run(connection, &cells).await?;
-        let prompts = self.prompts_of(connection, &rows).await?;
+        let kept: Vec<Uuid> = self.lock().keys().copied().collect();
+        let mut rows = subtasks::get_to_run(connection, &cells, &kept).await?;
+        let prompts = self.prompts_of(&mut rows);
         let may_have_past = |row: &RunRow| {
             // The job of a retried cell may be a new one, whose first claim this is.
             let has_past = row.status != Status::Pending || row.retry.round.is_some();
@@ -93,38 +91,25 @@ impl LoadCells {
     }
 
     /// The prompts of these cells' tasks: read once a task, since they never change.
-    async fn prompts_of(&self, connection: &mut PgConnection, rows: &[RunRow]) -> Result<HashMap<Uuid, Prompts>, QueueError> {
-        let mut known = HashMap::new();
-        let mut missing = Vec::new();
-        {
-            let kept = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
-            for row in rows {
-                if let Some(prompts) = kept.get(&row.task_id) {
-                    known.insert(row.task_id, Arc::clone(prompts));
-                } else if !missing.contains(&row.task_id) {
-                    missing.push(row.task_id);
-                }
-            }
-        }
-        if missing.is_empty() {
-            return Ok(known);
-        }
-        let read: Vec<(Uuid, Prompts)> = tasks::get_prompts(connection, &missing)
-            .await?
-            .into_iter()
-            .map(|(task, json)| {
-                let prompts = models::validate_prompts(&json).map_err(|faults| format!("the task's prompts: {faults}"));
-                (task, Arc::new(prompts))
-            })
-            .collect();
-        let mut kept = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() + read.len() > KEPT_TASKS {
+    fn prompts_of(&self, rows: &mut [RunRow]) -> HashMap<Uuid, Prompts> {
+        let read = |row: &mut RunRow| {
+            let prompts =
+                models::validate_prompts(&row.prompts.take()?).map_err(|faults| format!("the task's prompts: {faults}"));
+            Some((row.task_id, Arc::new(prompts)))
+        };
+        let mut prompts: HashMap<Uuid, Prompts> = rows.iter_mut().filter_map(read).collect();
+        let mut kept = self.lock();
+        let before = rows.iter().filter_map(|row| Some((row.task_id, Arc::clone(kept.get(&row.task_id)?))));
+        let before: Vec<(Uuid, Prompts)> = before.collect();
+        if kept.len() + prompts.len() > KEPT_TASKS {
             kept.clear();
         }
-        for (task, prompts) in read {
-            kept.insert(task, Arc::clone(&prompts));
-            known.insert(task, prompts);
-        }
-        Ok(known)
+        kept.extend(prompts.iter().map(|(task, prompts)| (*task, Arc::clone(prompts))));
+        prompts.extend(before);
+        prompts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Prompts>> {
+        self.prompts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -251,7 +251,7 @@ fn submit(job: &Job) -> Submit {
 async fn look(pool: &PgPool, job: &Job) -> Result<(String, bool, Past), QueueError> {
     let cell = job.cell().expect("a cell's job");
     let mut connection = pool.acquire().await?;
-    let row = subtasks::get_to_run(&mut connection, &[cell]).await?.pop().expect("the cell");
+    let row = subtasks::get_to_run(&mut connection, &[cell], &[]).await?.pop().expect("the cell");
     let past = ledger::pasts(&mut connection, &[(cell, 1)]).await?.remove(&cell).unwrap_or_default();
     Ok((row.status.to_string(), row.is_cancel_requested, past))
 }
