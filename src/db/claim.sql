@@ -54,15 +54,23 @@ comment on function imagemill.group_limits is 'What the queue asks of the tasks 
 -- nor budgets hold it up.
 create or replace function imagemill.groups_to_claim(p_queue text, p_lanes text[])
 returns table (lane text, "group" text, owner text, run_at timestamptz, id text, weight integer, has_budget boolean, jobs bigint, owner_jobs bigint)
-language sql stable
+-- Planned once, and as the claim's own looks are.
+language plpgsql stable
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_sort = off
+set jit = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with found as materialized (
         select * from imagemill.waiting_groups(p_queue, p_lanes)
     ), held as materialized (
-        select held.lane, held.owner, held."group", count(*) as jobs
-        from (select jobs.metadata -> 'lane' as lane, jobs.metadata -> 'owner' as owner, jobs.metadata -> 'group' as "group"
-              from apalis.workers as workers
-              join apalis.jobs as jobs on jobs.lock_by = workers.id and jobs.job_type = p_queue) as held
+        select held.metadata -> 'lane' as lane, held.metadata -> 'owner' as owner, held.metadata -> 'group' as "group", count(*) as jobs
+        from apalis.workers as workers
+        cross join lateral (select jobs.metadata from apalis.jobs as jobs
+                            where jobs.lock_by = workers.id and jobs.job_type = p_queue offset 0) as held
         group by 1, 2, 3
     ), owners as (
         select held.lane, held.owner, sum(held.jobs)::bigint as jobs from held group by 1, 2
@@ -74,7 +82,8 @@ as $$
     left join imagemill.group_limits(array(select found."group" from found)) as limits on limits."group" = found."group"
     left join held on held.lane = found.lane and held."group" = found."group"
     left join owners on owners.lane = found.lane and owners.owner = found.owner
-    where found.run_at <= now() and (limits.not_before is null or limits.not_before <= now() or found.lane = '')
+    where found.run_at <= now() and (limits.not_before is null or limits.not_before <= now() or found.lane = '');
+end
 $$;
 
 -- How a lane's submits follow one another: step seconds apart, and up to slack seconds before their time.
@@ -140,10 +149,12 @@ create or replace function imagemill.claim(
 returns table (id text, job bytea, claim integer, key text, is_resumed boolean, crashes integer, lane text, "group" text,
                run_at timestamptz, wait double precision)
 language plpgsql
--- Plans are made once: each of these statements is an index's look whatever the arguments are.
+-- Plans are made once: each of these statements is an index's look whatever the arguments are, and whether or not anybody has
+-- counted the tables yet: nothing that an index has in order is sorted.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -267,13 +278,17 @@ begin
     select array_agg(found.lane), array_agg(found.owner), array_agg(found."group"), array_agg(found.jobs), min(found.oldest)
     into flying_lane, flying_owner, flying_group, flying, oldest
     from (
-        select held.metadata -> 'lane' as lane, held.metadata -> 'owner' as owner, held.metadata -> 'group' as "group",
-               count(*)::integer as jobs, min(held.lock_at) as oldest
-        from apalis.workers as workers
-        cross join lateral (select jobs.metadata, jobs.lock_at from apalis.jobs as jobs
-                            where jobs.lock_by = workers.id and jobs.lock_at >= coalesce(p_oldest, '-infinity')
-                              and jobs.job_type like 'imagemill.%') as held
-        where held.metadata -> 'lane' = any (p_lanes)
+        select counted.metadata -> 'lane' as lane, counted.metadata -> 'owner' as owner, counted.metadata -> 'group' as "group",
+               sum(counted.jobs)::integer as jobs, min(counted.oldest) as oldest
+        -- By all that a job's metadata hold, and only then by what is wanted of them: the jobs of a group have the same.
+        -- With an offset, so that each worker's are looked up by themselves whatever is known of the tables.
+        from (select held.metadata, count(*) as jobs, min(held.lock_at) as oldest
+              from apalis.workers as workers
+              cross join lateral (select jobs.metadata, jobs.lock_at from apalis.jobs as jobs
+                                  where jobs.lock_by = workers.id and jobs.lock_at >= coalesce(p_oldest, '-infinity')
+                                    and jobs.job_type like 'imagemill.%' offset 0) as held
+              group by 1) as counted
+        where counted.metadata -> 'lane' = any (p_lanes)
         group by 1, 2, 3
         union all
         select waiting.metadata -> 'lane', waiting.metadata -> 'owner', waiting.metadata -> 'group', count(*)::integer, null
@@ -462,20 +477,32 @@ begin
             ), owners as (
                 select candidate.*, sum(candidate.jobs) over mine as owner_jobs, min(candidate.number) over mine as owner_number
                 from candidate window mine as (partition by candidate.lane, candidate.owner)
-            ), ranked as (
+            ), shared as (
                 select owners.*,
-                       owners.places::double precision / dense_rank() over (partition by owners.lane
-                                                                            order by owners.owner_jobs, owners.owner_number) as share,
-                       row_number() over (partition by owners.lane, owners.owner
-                                          order by owners.jobs::double precision / owners.weight, owners.number) as rank
+                       ceil(owners.places::double precision / dense_rank() over (partition by owners.lane
+                                                                                 order by owners.owner_jobs, owners.owner_number)) as share
                 from owners
+            ), filled as (
+                -- To which load the owner's share fills its groups up, if only those with no more than this one's get any. Where one of
+                -- them has a budget others may get what it does not: then no more than could come to it, were it alone behind those before.
+                select shared.*,
+                       case when count(left_of[shared.number]) over mine > 0 then null
+                            else (shared.share + sum(shared.jobs) over before) / sum(shared.weight) over before end as level,
+                       row_number() over before as rank
+                from shared
+                window mine as (partition by shared.lane, shared.owner),
+                       before as (partition by shared.lane, shared.owner
+                                  order by shared.jobs::double precision / shared.weight, shared.number rows unbounded preceding)
+            ), ranked as (
+                select filled.*, min(filled.level) over (partition by filled.lane, filled.owner) as lowest from filled
             ), places as (
-                -- No more of one group than could come to it, were it alone behind the groups before it.
                 select ranked.*, row_number() over (partition by ranked.lane, ranked.owner
                                                     order by (ranked.jobs + nth)::double precision / ranked.weight, ranked.number) as of_owner
                 from ranked
                 cross join lateral generate_series(0, least(
-                    floor((ceil(ranked.share) - 1) / (1 + (ranked.rank - 1)::double precision / ranked.weight))::integer,
+                    -- A little more, since its last digits are rounded.
+                    floor(coalesce(ranked.lowest * ranked.weight - ranked.jobs + 0.001,
+                                   (ranked.share - 1) / (1 + (ranked.rank - 1)::double precision / ranked.weight)))::integer,
                     left_of[ranked.number] - 1 - taken[ranked.number])) as nth
             ), turns as (
                 select places.*, row_number() over (partition by places.lane

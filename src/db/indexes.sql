@@ -10,9 +10,11 @@ drop index apalis.lidx;
 drop index apalis.wtidx;
 drop index apalis.lsidx;
 
--- The next that is due of a lane, and the claim of what is in none.
-create index imagemill_jobs_pending on apalis.jobs (job_type, (metadata -> 'lane'), run_at, id)
+-- The next that is due of a lane. Without the id: the cells of a task are due at one moment, and equal entries are one list of rows;
+-- and no claim, which takes a group's jobs in the order of their ids too, is tempted to look for them here.
+create index imagemill_jobs_due on apalis.jobs (job_type, (metadata -> 'lane'), run_at)
     where status = 'Pending' and job_type like 'imagemill.%' and not metadata ? 'alone';
+drop index apalis.imagemill_jobs_pending;
 
 -- The same of one group: a call that runs one task's cells among a million others.
 create index imagemill_jobs_pending_of_group on apalis.jobs (job_type, (metadata -> 'group'), run_at, id)

@@ -106,7 +106,7 @@ select l.lane, coalesce(p.pending, 0) as pending,
            select (select j.run_at from apalis.jobs j
                    where j.job_type = 'imagemill.generate_image' and j.status = 'Pending' and j.job_type like 'imagemill.%'
                      and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane and j.run_at <= now()
-                   order by j.run_at, j.id limit 1) as oldest) as due) as oldest_waiting,
+                   order by j.run_at limit 1) as oldest) as due) as oldest_waiting,
        (select string_agg(concat_ws(' ', q.reason, nullif(q.token_hash, ''), '(' || q.why || ')', 'until ' || to_char(q.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')), '; ' order by q.since)
         from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why,
        l.max_submits_per_day,
@@ -386,7 +386,7 @@ with recursive open_tasks (task_id) as (
     cross join lateral (select j.run_at from apalis.jobs j
                         where j.job_type = 'imagemill.generate_image' and j.status = 'Pending' and j.job_type like 'imagemill.%'
                           and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane and j.run_at <= now()
-                        order by j.run_at, j.id limit 1) as due
+                        order by j.run_at limit 1) as due
     where not exists (select from apalis.workers w join imagemill.incarnations i on i.name = w.id
                       where w.worker_type = 'imagemill' and w.last_seen + coalesce(i.lease, interval '15 s') > clock_timestamp())
 )

@@ -1,6 +1,10 @@
 //! The claim: as many jobs as there are free slots, straight to `Running`, each with the number of its claim.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
@@ -245,13 +249,21 @@ fn milliseconds(duration: Duration) -> f64 {
 /// The claimed jobs, those with an open attempt first.
 fn jobs(served: &Served, worker: &Arc<str>, rows: Vec<ClaimedRow>, sent: Instant, answered: Instant) -> Vec<Job> {
     let lock_wait = waited(&rows);
+    // One name for all jobs of a group.
+    let mut groups: HashSet<Arc<str>> = HashSet::new();
     let held = |row: ClaimedRow| {
         let id = row.id?;
+        let group = row.group.unwrap_or_default();
+        let group = groups.get(group.as_str()).cloned().unwrap_or_else(|| {
+            let group: Arc<str> = group.into();
+            groups.insert(Arc::clone(&group));
+            group
+        });
         Some(Job {
             key: row.key.unwrap_or_else(|| id.clone()),
             id,
             queue: Arc::clone(&served.queue),
-            group: row.group.unwrap_or_default().into(),
+            group,
             payload: row.job?.into(),
             claim: row.claim?,
             crashes: row.crashes?,
@@ -316,8 +328,8 @@ pub(super) async fn waiting(
                  select count(*) > 0 as is_paused, coalesce(bool_or(until is null), false) as is_endless, max(until) as until
                  from imagemill.pauses p
                  where p.lane = wanted.lane and (p.until is null or p.until > now()) and p.token_hash in ('', $4)) as paused
-             left join lateral ({next} order by run_at, id limit 1) as next on true
-             left join lateral ({next} and metadata ? 'resume' and paused.is_paused order by run_at, id limit 1) as resumed on true
+             left join lateral ({next} order by run_at limit 1) as next on true
+             left join lateral ({next} and metadata ? 'resume' and paused.is_paused order by run_at limit 1) as resumed on true
              group by wanted.queue"
             );
             let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);

@@ -78,7 +78,7 @@ pub async fn any_open(connection: &mut PgConnection, queues: &[String], group: O
     } else {
         "select exists (select from (select 1 from apalis.jobs where status = 'Pending' and job_type like 'imagemill.%'
                                                                  and not metadata ? 'alone'
-                                     order by job_type, metadata -> 'lane', run_at, id limit 1) as pending)
+                                     order by job_type, metadata -> 'lane', run_at limit 1) as pending)
              or exists (select from (select metadata from apalis.jobs where lock_by is not null and job_type like 'imagemill.%'
                                      order by lock_by) as running
                         where not metadata ? 'alone')"

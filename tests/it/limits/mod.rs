@@ -2,6 +2,7 @@
 
 mod budgets;
 mod days;
+mod looks;
 mod places;
 mod polls;
 mod rates;
