@@ -303,11 +303,7 @@ pub(super) async fn waiting(
             let wanted = served.iter().flat_map(|served| served.lanes.iter().map(|lane| (&*served.queue, lane.as_str())));
             let (queues, lanes): (Vec<&str>, Vec<&str>) = wanted.unzip();
             let group = served.iter().find_map(|served| served.group.clone());
-            let theirs = if group.is_some() {
-                "metadata -> 'group' = $3"
-            } else {
-                "not metadata ? 'alone' and $3::text is null"
-            };
+            let theirs = if group.is_some() { "metadata -> 'group' = $3" } else { "not metadata ? 'alone' and $3::text is null" };
             let next = format!(
                 "select run_at from apalis.jobs
                  where job_type = wanted.queue and status = 'Pending' and job_type like 'imagemill.%' and {theirs}
