@@ -299,8 +299,9 @@ async fn worker(arguments: WorkerArgs, loaded: Loaded) -> Result<ExitCode, Failu
         with_parent: arguments.with_parent,
     };
     let mut settings = settings;
-    // The beat has a connection of its own, beside the pool.
-    settings.database.max_connections -= 1;
+    // The beat has a connection of its own, beside the pool, and so has the listener.
+    let listens = settings.queue.listen && !settings.database.pooler;
+    settings.database.max_connections -= 1 + u32::from(listens);
     let mut app = app::initialize_app(settings).await.map_err(Failure::failed)?;
     app.context.upstream = Some(client);
     let settled = worker::run(app.context.clone(), options).await;

@@ -10,8 +10,24 @@ use std::ops::{Deref, DerefMut};
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
 
-/// How a transaction begins behind a pooler: the names that other clients left on the server's session are free.
-const BEGIN: &str = "begin; deallocate all";
+/// A client that stands still in the middle (Ctrl-Z, a laptop that is closed) loses its locks with its session; and none waits for
+/// ever. For the transaction alone: what a session sets does not survive a pooler. A statement may touch each of a task's 50,000
+/// cells.
+macro_rules! limits {
+    ($begin:literal) => {
+        concat!(
+            $begin,
+            "; set local statement_timeout = '60s'; set local lock_timeout = '10s'; ",
+            "set local idle_in_transaction_session_timeout = '5s'"
+        )
+    };
+}
+
+/// How a transaction begins.
+const BEGIN: &str = limits!("begin");
+
+/// The same behind a pooler: the names that other clients left on the server's session are free.
+const BEGIN_POOLED: &str = limits!("begin; deallocate all");
 
 /// The same for one that only reads.
 const BEGIN_READ_ONLY: &str = "begin read only; deallocate all";
@@ -56,10 +72,10 @@ pub async fn reader(pool: &PgPool, is_pooled: bool) -> Result<Reader, sqlx::Erro
     }
 }
 
-/// A transaction.
+/// A transaction, which ends by itself where its client stands still.
 ///
 /// # Errors
 /// What PostgreSQL says.
 pub async fn begin(pool: &PgPool, is_pooled: bool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    if is_pooled { pool.begin_with(BEGIN).await } else { pool.begin().await }
+    pool.begin_with(if is_pooled { BEGIN_POOLED } else { BEGIN }).await
 }

@@ -16,6 +16,7 @@ use super::{
     grant::Grant,
     hint::{Candidates, Hint},
     job::Job,
+    reconcile::PORTION,
     slots::Slots,
     tokens::JobTokens,
 };
@@ -216,6 +217,13 @@ pub(super) async fn claim_key(
 
 /// Puts back jobs that were claimed and not begun.
 pub(super) async fn put_back(connections: &Connections, jobs: &[Job]) -> Result<(), QueueError> {
+    for portion in jobs.chunks(PORTION) {
+        put_back_some(connections, portion).await?;
+    }
+    Ok(())
+}
+
+async fn put_back_some(connections: &Connections, jobs: &[Job]) -> Result<(), QueueError> {
     connections
         .statement(async |connection| {
             sqlx::query(

@@ -116,6 +116,8 @@ impl Engine {
             }
             let due = known.values().flat_map(|known| [known.due, known.look, known.rest]).flatten().min();
             let next = due.map_or(last_look + interval, |due| due.min(last_look + interval));
+            // What failed is tried again after a moment, whatever else is to come when.
+            let next = if trouble.is_zero() { next } else { Instant::now() + trouble };
             tokio::select! {
                 () = shared.wake.told(), if trouble.is_zero() => {
                     // Slots become free in groups: who asks at the first of them takes one job.
@@ -124,7 +126,7 @@ impl Engine {
                         () = shared.stop.cancelled() => {}
                     }
                 }
-                () = tokio::time::sleep_until(next.max(Instant::now() + trouble)) => {}
+                () = tokio::time::sleep_until(next) => {}
                 () = shared.stop.cancelled() => {}
             }
         }

@@ -18,6 +18,37 @@ const BEGIN: &str = "begin; select set_config('statement_timeout', '5s', true), 
 const BEGIN_POOLED: &str = "begin; deallocate all; select set_config('statement_timeout', '5s', true), \
                             set_config('lock_timeout', '4s', true), set_config('idle_in_transaction_session_timeout', '5s', true)";
 
+/// How long a transaction waits for a row that somebody else has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockWait {
+    /// Four seconds, as the sessions are set.
+    Long,
+    /// One second: many wait for this transaction.
+    Short,
+    /// A tenth of one: it is tried which of them are in the way.
+    Shortest,
+}
+
+impl LockWait {
+    /// How a transaction that waits so long begins, where all else is set already.
+    const fn begin(self) -> &'static str {
+        match self {
+            Self::Long => "begin",
+            Self::Short => "begin; set local lock_timeout = '1s'",
+            Self::Shortest => "begin; set local lock_timeout = '100ms'",
+        }
+    }
+
+    /// The same for one that has begun.
+    const fn set(self) -> Option<&'static str> {
+        match self {
+            Self::Long => None,
+            Self::Short => Some("set local lock_timeout = '1s'"),
+            Self::Shortest => Some("set local lock_timeout = '100ms'"),
+        }
+    }
+}
+
 /// The connections of one engine.
 #[derive(Debug, Clone)]
 pub struct Connections {
@@ -25,18 +56,24 @@ pub struct Connections {
     is_pooled: bool,
     /// None of a pool that is small or that others use, and none behind a pooler.
     kept: Option<Arc<Kept>>,
+    lock_wait: LockWait,
 }
 
 impl Connections {
     /// The connections of this pool; `is_pooled` where a pooler in transaction mode stands between.
     pub fn new(pool: PgPool, is_pooled: bool) -> Self {
-        Self { pool, is_pooled, kept: None }
+        Self { pool, is_pooled, kept: None, lock_wait: LockWait::Long }
     }
 
     /// The connections of a pool that an engine has to itself: those that it needs all the time are kept at hand.
     pub(super) fn keeping(pool: PgPool) -> Self {
         let kept = Kept::new(pool.clone()).map(Arc::new);
-        Self { pool, is_pooled: false, kept }
+        Self { pool, is_pooled: false, kept, lock_wait: LockWait::Long }
+    }
+
+    /// The same, whose transactions wait so long for the locks of others.
+    pub(super) fn waiting(&self, lock_wait: LockWait) -> Self {
+        Self { lock_wait, ..self.clone() }
     }
 
     /// Lets go of the connections that are kept at hand: the pool's other users may want to close it.
@@ -56,7 +93,8 @@ impl Connections {
         connection.begin_with(if self.is_pooled { BEGIN_POOLED } else { BEGIN }).await
     }
 
-    /// Runs one statement that stands by itself, or a few that only read, for at most ten seconds.
+    /// Runs one statement that stands by itself, or a few that only read, for at most ten seconds; in a transaction where that is needed
+    /// to say how long it waits.
     ///
     /// # Errors
     /// See [`QueueError`]; [`QueueError::TimedOut`] leaves open whether it was carried out.
@@ -64,7 +102,8 @@ impl Connections {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>,
     ) -> Result<T, QueueError> {
-        if self.is_pooled { self.transaction(work).await } else { self.bounded(work).await }
+        let stands_by_itself = !self.is_pooled && self.lock_wait == LockWait::Long;
+        if stands_by_itself { self.bounded(work).await } else { self.transaction(work).await }
     }
 
     /// Runs some work in a transaction, for at most ten seconds. What is not answered by then is cut, connection and all.
@@ -76,7 +115,15 @@ impl Connections {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, QueueError>,
     ) -> Result<T, QueueError> {
         self.bounded(async |connection| {
-            let mut transaction = if self.kept.is_some() { connection.begin().await? } else { self.begin(connection).await? };
+            let mut transaction = if self.kept.is_some() {
+                connection.begin_with(self.lock_wait.begin()).await?
+            } else {
+                let mut transaction = self.begin(connection).await?;
+                if let Some(set) = self.lock_wait.set() {
+                    sqlx::raw_sql(set).execute(&mut *transaction).await?;
+                }
+                transaction
+            };
             let done = work(&mut transaction).await?;
             transaction.commit().await?;
             Ok(done)

@@ -83,6 +83,12 @@ impl QueueError {
         }
     }
 
+    /// Whether somebody else's lock was in the way for too long: what needs another row may go on.
+    pub(super) fn is_blocked(&self) -> bool {
+        // Lock not available; query canceled, as by a statement's time-out.
+        self.code().is_some_and(|code| code == "55P03" || code == "57014")
+    }
+
     /// Whether two transactions were in each other's way: the same once more, at once.
     pub(super) fn is_conflict(&self) -> bool {
         // Deadlock detected, serialization failure.

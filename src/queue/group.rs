@@ -1,7 +1,7 @@
 //! Writes that come within a few milliseconds of one another share one transaction. One that comes alone waits for nobody. The
 //! same for reads, which share a statement.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::error::QueueError;
+use super::{aside::Aside, connections::LockWait, error::QueueError};
 
 /// A group begins at the earliest so long after the one before it began: company is waited for only in the wake of others.
 pub(crate) const COMPANY: Duration = Duration::from_millis(5);
@@ -32,16 +32,30 @@ pub(crate) trait GroupWork: Send + Sync + 'static {
     /// What could not be done, for the log.
     const WHAT: &'static str;
 
-    /// Does it for all, or for none. Returns one answer a member, in their order.
-    async fn work(&self, members: &[Self::Member]) -> Result<Vec<Self::Answer>, QueueError>;
+    /// What a member's rows hang together by: where somebody's lock is in the way of one, those of another part go on.
+    fn part(_: &Self::Member) -> &str {
+        ""
+    }
+
+    /// Does it for all, or for none, waiting so long for the locks of others. Returns one answer a member, in their order.
+    async fn work(&self, members: &[Self::Member], lock_wait: LockWait) -> Result<Vec<Self::Answer>, QueueError>;
 }
 
 /// What one member is told.
-type Told<W> = Result<<W as GroupWork>::Answer, QueueError>;
+pub(super) type Told<W> = Result<<W as GroupWork>::Answer, QueueError>;
 
-struct Waiting<W: GroupWork> {
-    member: W::Member,
+/// A member that waits for its answer.
+pub(super) struct Waiting<W: GroupWork> {
+    pub(super) member: W::Member,
     reply: oneshot::Sender<Told<W>>,
+}
+
+impl<W: GroupWork> Waiting<W> {
+    /// Gives it its answer.
+    pub(super) fn tell(self, answer: Told<W>) {
+        // Who does not wait any more does not need it.
+        let _ = self.reply.send(answer);
+    }
 }
 
 /// A door to a writer that takes what waits as one group.
@@ -53,7 +67,7 @@ impl<W: GroupWork> Group<W> {
     /// Starts the writer; it ends when this is dropped.
     pub(crate) fn start(writer: W) -> Self {
         let (door, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(run(waiting, writer));
+        tokio::spawn(run(waiting, Arc::new(writer)));
         Self { door }
     }
 
@@ -70,8 +84,9 @@ impl<W: GroupWork> Group<W> {
     }
 }
 
-async fn run<W: GroupWork>(mut waiting: mpsc::UnboundedReceiver<Waiting<W>>, writer: W) {
+async fn run<W: GroupWork>(mut waiting: mpsc::UnboundedReceiver<Waiting<W>>, writer: Arc<W>) {
     let mut group: Vec<Waiting<W>> = Vec::new();
+    let aside = Aside::start(&writer);
     let mut earliest = Instant::now();
     while waiting.recv_many(&mut group, LARGEST).await > 0 {
         while group.len() < LARGEST && Instant::now() < earliest {
@@ -82,36 +97,54 @@ async fn run<W: GroupWork>(mut waiting: mpsc::UnboundedReceiver<Waiting<W>>, wri
             }
         }
         earliest = Instant::now() + COMPANY;
-        let (members, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|waiting| (waiting.member, waiting.reply)).unzip();
-        let answers = write(&writer, &members).await;
-        // Said once a group, and not once a member.
-        if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
-            let failed = answers.iter().filter(|answer| answer.is_err()).count();
-            tracing::warn!(%error, failed, of = answers.len(), "{}", W::WHAT);
+        aside.take_blocked(&mut group);
+        if group.is_empty() {
+            continue;
         }
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            // Who does not wait any more does not need it.
-            let _ = reply.send(answer);
+        for (waiting, answer) in write_all(&*writer, std::mem::take(&mut group), LockWait::Short).await {
+            match answer {
+                // Which of them is in the way is found out beside the next groups.
+                Err(error) if error.is_blocked() => aside.take(waiting),
+                answer => waiting.tell(answer),
+            }
         }
     }
 }
 
+/// Does a group's work, and says what of it failed. Returns the members with their answers.
+pub(super) async fn write_all<W: GroupWork>(
+    writer: &W,
+    group: Vec<Waiting<W>>,
+    lock_wait: LockWait,
+) -> impl Iterator<Item = (Waiting<W>, Told<W>)> {
+    let (members, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|waiting| (waiting.member, waiting.reply)).unzip();
+    let answers = write(writer, &members, lock_wait).await;
+    // Once a group, and not once a member.
+    if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        tracing::warn!(%error, failed, of = answers.len(), "{}", W::WHAT);
+    }
+    members.into_iter().zip(replies).map(|(member, reply)| Waiting { member, reply }).zip(answers)
+}
+
 /// Does a group's work. One that another transaction was in the way of is written again. Where it is refused for its content, each
-/// half is done by itself, until only what is refused is left: that fails alone.
-pub(crate) fn write<'a, W: GroupWork>(writer: &'a W, members: &'a [W::Member]) -> BoxFuture<'a, Vec<Told<W>>> {
+/// half is done by itself, until only what is refused is left: that fails alone. So does what somebody's lock is in the way of, where
+/// the shortest is waited for it.
+fn write<'a, W: GroupWork>(writer: &'a W, members: &'a [W::Member], lock_wait: LockWait) -> BoxFuture<'a, Vec<Told<W>>> {
     Box::pin(async move {
         let mut conflicts = 0;
         let error = loop {
-            match writer.work(members).await {
+            match writer.work(members, lock_wait).await {
                 Ok(answers) => return answers.into_iter().map(Ok).collect(),
                 Err(error) if error.is_conflict() && conflicts < CONFLICTS => conflicts += 1,
                 Err(error) => break error,
             }
         };
-        if error.is_refused() && members.len() > 1 {
+        let is_to_part = error.is_refused() || (error.is_blocked() && lock_wait == LockWait::Shortest);
+        if is_to_part && members.len() > 1 {
             let (left, right) = members.split_at(members.len() / 2);
-            let mut answers = write(writer, left).await;
-            answers.extend(write(writer, right).await);
+            let mut answers = write(writer, left, lock_wait).await;
+            answers.extend(write(writer, right, lock_wait).await);
             answers
         } else {
             members.iter().map(|_| Err(error.clone())).collect()
@@ -136,7 +169,7 @@ mod tests {
         type Answer = (u32, usize);
         const WHAT: &'static str = "numbers were refused";
 
-        async fn work(&self, members: &[u32]) -> Result<Vec<(u32, usize)>, QueueError> {
+        async fn work(&self, members: &[u32], _: LockWait) -> Result<Vec<(u32, usize)>, QueueError> {
             self.0.acquire().await.unwrap().forget();
             if members.contains(&13) {
                 return Err(QueueError::UnknownQueue("13".to_owned()));

@@ -11,15 +11,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// After so long a rest it is asked whether the server is still there.
 const RESTED: Duration = Duration::from_secs(1);
-/// To this question it answers within so long, or it is left.
+/// To this question, and to its settings, it answers within so long, or it is left.
 const ANSWER: Duration = Duration::from_secs(2);
 /// So long one is kept that nobody needs.
 const UNUSED: Duration = Duration::from_mins(1);
 /// And none is kept for longer: what a server's session remembers grows.
 const LIFETIME: Duration = Duration::from_mins(30);
 
-/// The pool keeps so many for its other users: one listens, the rest is for what is rare.
-const OTHERS: u32 = 2;
+/// The pool keeps so many for its other users, which are rare.
+const OTHERS: u32 = 1;
 
 /// What holds for every transaction of such a connection: the session is nobody else's. A statement is planned once and not at
 /// every use, which took as long as its work. So that a plan made while the tables were small is good as well when they are
@@ -75,7 +75,9 @@ impl Kept {
             drop(resting.connection.detach());
         }
         let mut connection = self.pool.acquire().await?;
-        if let Err(error) = sqlx::raw_sql(SETTINGS).execute(&mut *connection).await {
+        let set = tokio::time::timeout(ANSWER, sqlx::raw_sql(SETTINGS).execute(&mut *connection)).await;
+        let set = set.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        if let Err(error) = set {
             drop(connection.detach());
             return Err(error);
         }

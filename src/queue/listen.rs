@@ -5,12 +5,20 @@ use std::{
     time::Duration,
 };
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use super::{cancel::CANCEL_CHANNEL, enqueue::WAKE_CHANNEL, shared::Shared};
 
 /// Between two tries to listen again, after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
+
+/// After so long a silence the server is asked whether it is still there: a connection whose other end is gone without a word is
+/// silent for ever.
+const SILENCE: Duration = Duration::from_secs(10);
+/// It answers within so long, or is left.
+const ANSWER: Duration = Duration::from_secs(2);
+/// And it is reached within so long.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Listens until the engine stops; whenever the connection was lost, the claimer looks once, since a notification may
 /// have been missed.
@@ -34,14 +42,23 @@ async fn listen_for_ever(shared: &Shared) {
 }
 
 async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(shared.connections.pool()).await?;
+    // On a connection of its own: one that has fallen silent is not to be waited for by the pool's other users.
+    let options = shared.connections.pool().connect_options();
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with((*options).clone());
+    let mut listener = in_time(CONNECT, PgListener::connect_with(&pool)).await?;
     // It comes back here when the connection is lost, so that the loss is seen.
     listener.eager_reconnect(false);
-    listener.listen_all([WAKE_CHANNEL, CANCEL_CHANNEL]).await?;
+    in_time(ANSWER, listener.listen_all([WAKE_CHANNEL, CANCEL_CHANNEL])).await?;
     shared.listening.store(true, Ordering::Release);
     shared.wake.look();
-    // None: the connection was lost.
-    while let Some(notification) = listener.try_recv().await? {
+    loop {
+        let Ok(heard) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+            // Empty: it costs the server nothing, and is no statement. What is heard meanwhile is kept.
+            in_time(ANSWER, sqlx::raw_sql("").execute(&mut listener)).await?;
+            continue;
+        };
+        // None: the connection was lost.
+        let Some(notification) = heard? else { return Ok(()) };
         if notification.channel() == CANCEL_CHANNEL {
             shared.cancels.notify_one();
             continue;
@@ -54,5 +71,9 @@ async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
             queue => shared.wake.look_into(queue),
         }
     }
-    Ok(())
+}
+
+async fn in_time<T>(time: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let done = tokio::time::timeout(time, work).await;
+    done.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }

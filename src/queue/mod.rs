@@ -4,6 +4,7 @@
 //! the one hook, [`Settle`]. The rules are those of design section 7.
 
 mod acknowledge;
+mod aside;
 mod backend;
 mod beat;
 mod cancel;
@@ -45,6 +46,7 @@ mod writers;
 
 pub use backend::{Handler, QueueBackend, SettleLayer, SettleService};
 pub use connections::Connections;
+pub(crate) use connections::LockWait;
 pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
 pub use enqueue::{Batch, HeldKey, WAKE_CHANNEL, any_open, begin_anew, enqueue, kill_pending, lock_keys, open_keys, reopen};
 pub use error::QueueError;

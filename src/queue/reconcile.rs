@@ -7,6 +7,9 @@ use std::{
 
 use super::{error::QueueError, shared::Shared};
 
+/// Jobs of one statement: thousands may have to be put back, and each statement has five seconds.
+pub(super) const PORTION: usize = 500;
+
 /// Jobs that nobody here knows go back to pending; jobs that are ours no longer are told so.
 pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
     // Before the look: what is found out later asks for another one.
@@ -46,7 +49,20 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
     if unknown.is_empty() {
         return Ok(());
     }
-    let put_back = shared
+    let mut put_back = 0;
+    for portion in unknown.chunks(PORTION) {
+        let done = put_back_some(shared, &worker, portion).await;
+        put_back += done.inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
+    }
+    if put_back > 0 {
+        tracing::warn!(jobs = put_back, "put back: claimed by this worker, whose answer was lost");
+        shared.wake.look();
+    }
+    Ok(())
+}
+
+async fn put_back_some(shared: &Shared, worker: &str, unknown: &[(&String, i32)]) -> Result<u64, QueueError> {
+    shared
         .connections
         .statement(async |connection| {
             let query = sqlx::query(
@@ -59,31 +75,36 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), QueueError> {
              update apalis.jobs as job
              set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,
                  metadata = case when exists (select from imagemill.attempts
-                                              where subtask_id::text = job.idempotency_key and finished_at is null)
+                                              where subtask_id = case when job.idempotency_key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                                                                      then job.idempotency_key::uuid end
+                                                and finished_at is null)
                                  then job.metadata || hstore('resume', 'true') else delete(job.metadata, 'resume') end
              from mine where job.id = mine.id",
             )
-            .bind(&*worker)
+            .bind(worker)
             .bind(unknown.iter().map(|(id, _)| (*id).clone()).collect::<Vec<_>>())
             .bind(unknown.iter().map(|(_, claim)| *claim).collect::<Vec<_>>());
             Ok(query.execute(connection).await?.rows_affected())
         })
         .await
-        .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
-    if put_back > 0 {
-        tracing::warn!(jobs = put_back, "put back: claimed by this worker, whose answer was lost");
-        shared.wake.look();
-    }
-    Ok(())
 }
 
 /// Takes again what this worker had claimed before the database forgot its last commits: a claim number that is lower there
 /// than here. The handlers go on; what else was forgotten is told again when they write.
 async fn retake(shared: &Shared, worker: &str, lost: &[&(String, i32)]) -> Result<HashSet<(String, i32)>, QueueError> {
-    if lost.is_empty() {
-        return Ok(HashSet::new());
+    let mut retaken = HashSet::new();
+    for portion in lost.chunks(PORTION) {
+        let some = retake_some(shared, worker, portion).await;
+        retaken.extend(some.inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?);
     }
-    let retaken: Vec<(String, i32)> = shared
+    if !retaken.is_empty() {
+        tracing::error!(jobs = retaken.len(), "the database had forgotten its last commits: these claims are told again");
+    }
+    Ok(retaken)
+}
+
+async fn retake_some(shared: &Shared, worker: &str, lost: &[&(String, i32)]) -> Result<Vec<(String, i32)>, QueueError> {
+    shared
         .connections
         .statement(async |connection| {
             let query = sqlx::query_as(
@@ -102,9 +123,4 @@ async fn retake(shared: &Shared, worker: &str, lost: &[&(String, i32)]) -> Resul
             Ok(query.fetch_all(connection).await?)
         })
         .await
-        .inspect_err(|_| shared.reconcile.store(true, Ordering::Release))?;
-    if !retaken.is_empty() {
-        tracing::error!(jobs = retaken.len(), "the database had forgotten its last commits: these claims are told again");
-    }
-    Ok(retaken.into_iter().collect())
 }

@@ -14,7 +14,7 @@ use crate::{
     crud::subtasks::{self, RunRow},
     models::{self, Prompt, status::Status},
     queue::{
-        Connections, QueueError,
+        Connections, LockWait, QueueError,
         group::{Group, GroupWork},
         ledger::{self, Past},
     },
@@ -63,7 +63,7 @@ impl GroupWork for LoadCells {
     type Answer = Option<Found>;
     const WHAT: &'static str = "cells were not loaded";
 
-    async fn work(&self, wanted: &[Wanted]) -> Result<Vec<Option<Found>>, QueueError> {
+    async fn work(&self, wanted: &[Wanted], _: LockWait) -> Result<Vec<Option<Found>>, QueueError> {
         let mut found = self.connections.statement(async |connection| self.read(connection, wanted).await).await?;
         Ok(wanted.iter().map(|(cell, _)| found.remove(cell)).collect())
     }

@@ -217,3 +217,29 @@ async fn workers_that_all_stood_still_do_not_take_each_other_for_dead() {
     assert_eq!(world.number("select max(attempts)::bigint from apalis.jobs").await, 1, "a job was claimed twice");
     drop(workers);
 }
+
+#[tokio::test]
+async fn thousands_of_own_orphans_are_put_back() {
+    let world = World::new().await;
+    // What is fresh has no place; what is resumed needs none.
+    sqlx::query("update imagemill.lanes set max_in_flight = 0").execute(world.pool()).await.expect("no place");
+    let worker = world.worker(&["--concurrency", "20"]);
+    world.until("select count(*) = 1 from apalis.workers").await;
+    world.create(4000).await;
+    // As after a claim whose answer was lost, each with an open attempt.
+    let mut transaction = world.pool().begin().await.expect("begin");
+    for statement in [
+        "update apalis.jobs set status = 'Running', lock_by = (select id from apalis.workers), lock_at = now(), attempts = 1",
+        "update imagemill.subtasks set status = 'processing', attempt_count = 1, started_at = now()",
+        "insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, upstream_id, http_status,
+                                         accepted_at, answer_until)
+         select id, 1, 1, 1, lane, (select id from apalis.workers), 'accepted', 'of before ' || cell, 200, now(), now()
+         from imagemill.subtasks",
+    ] {
+        sqlx::query(statement).execute(&mut *transaction).await.expect("make orphans");
+    }
+    transaction.commit().await.expect("commit");
+    world.until("select count(*) >= 3900 from apalis.jobs where status = 'Pending' and metadata ? 'resume'").await;
+    assert_eq!(world.number("select count(*) from imagemill.incarnations where ended_at is not null").await, 0);
+    drop(worker);
+}

@@ -1,6 +1,9 @@
 //! How a worker learns of work: by notifications, by the time of the next job, and by looking.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use imagemill::{
     models::{Prompt, TaskInput},
@@ -8,9 +11,10 @@ use imagemill::{
     services::task_service::{create_task, create_task_in},
     simulator::{Behaviour, SimulatorOptions},
 };
+use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgListener;
 
-use crate::support::{BOUND, Process, World, eventually};
+use crate::support::{BOUND, Commit, Orders, Process, Proxy, Server, World, eventually};
 
 /// Sessions that listen for work.
 const LISTENING: &str = "select count(*) from pg_stat_activity
@@ -107,6 +111,45 @@ async fn a_worker_whose_listening_session_is_killed_misses_nothing() {
 #[ignore = "long: a minute of killed sessions"]
 async fn a_worker_whose_listening_session_is_killed_for_a_minute_misses_nothing() {
     listening_is_cut_for(Duration::from_mins(1)).await;
+}
+
+#[tokio::test]
+async fn a_listening_session_that_falls_silent_is_noticed() {
+    let mut world = World::new().await;
+    let proxy = Proxy::start(Server::of(&world.database.url), Arc::default()).await;
+    let url = proxy.url(&world.database.url);
+    world.set("queue.poll_interval", "1h");
+    let worker = world.worker_with(&[("DATABASE_URL", url.expose_secret())], &[]);
+    eventually("it listens", || async { world.number(LISTENING).await == 1 }).await;
+    world.create(1).await;
+    world.until(ALL_COMPLETED).await;
+    proxy.silence_listeners();
+    // Nobody hears of this one, and the worker does not look by itself.
+    world.create(1).await;
+    world.until(ALL_COMPLETED).await;
+    world.create(1).await;
+    world.until(ALL_COMPLETED).await;
+    drop(worker);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_fails_is_tried_again_though_notifications_come() {
+    let mut world = World::new().await;
+    let orders = Arc::<Orders>::default();
+    let proxy = Proxy::start(Server::of(&world.database.url), Arc::clone(&orders)).await;
+    let url = proxy.url(&world.database.url);
+    world.set("queue.poll_interval", "1h");
+    let worker = world.worker_with(&[("DATABASE_URL", url.expose_secret())], &[]);
+    eventually("it listens", || async { world.number(LISTENING).await == 1 }).await;
+    for _ in 0..3 {
+        let reached = orders.lose_answer(Commit::Claim, 1);
+        world.create(1).await;
+        drop(reached.await.expect("the order was reached"));
+        world.until(ALL_COMPLETED).await;
+    }
+    drop(worker);
+    world.assert_settled().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,12 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{Call, Observation, PauseBackoff, PauseReason, Said, rate};
-use crate::queue::{connections::Connections, enqueue::WAKE_CHANNEL, error::QueueError, group::GroupWork};
+use crate::queue::{
+    connections::{Connections, LockWait},
+    enqueue::WAKE_CHANNEL,
+    error::QueueError,
+    group::GroupWork,
+};
 
 pub(in crate::queue) struct ObservationWriter {
     pub(in crate::queue) connections: Connections,
@@ -19,7 +24,7 @@ impl GroupWork for ObservationWriter {
     type Answer = ();
     const WHAT: &'static str = "pauses were not written";
 
-    async fn work(&self, observations: &[Observation]) -> Result<Vec<()>, QueueError> {
+    async fn work(&self, observations: &[Observation], _: LockWait) -> Result<Vec<()>, QueueError> {
         // By lane: rows are locked in this order.
         let mut lanes: BTreeMap<&str, Vec<(&Observation, Duration)>> = BTreeMap::new();
         for observation in observations {

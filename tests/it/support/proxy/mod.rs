@@ -36,6 +36,8 @@ struct Shared {
     backends: AtomicUsize,
     /// Questions that PostgreSQL has not answered yet.
     unanswered: AtomicUsize,
+    /// Raised: connections of before that listen fall silent.
+    silences: AtomicU64,
     /// Cancelled: every connection of now is cut.
     cut: Mutex<CancellationToken>,
     ended: CancellationToken,
@@ -94,6 +96,7 @@ impl Proxy {
             orders,
             backends: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
+            silences: AtomicU64::new(0),
             cut: Mutex::default(),
             ended: CancellationToken::new(),
         });
@@ -112,6 +115,12 @@ impl Proxy {
         url.set_host(Some("127.0.0.1")).expect("a host");
         url.set_port(Some(self.port)).expect("a port");
         SecretString::from(String::from(url))
+    }
+
+    /// Nothing more is passed on of the connections that listen now, in either direction: as when their other end is gone without a
+    /// word.
+    pub(crate) fn silence_listeners(&self) {
+        self.shared.silences.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Backends behind it: 0 means that PostgreSQL has nothing of this worker under way any more.

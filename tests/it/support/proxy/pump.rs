@@ -54,10 +54,14 @@ async fn ask(
             () = cut.cancelled() => return,
         };
         let Ok(read @ 1..) = read else { return };
+        if is_silent(&shared, &session) {
+            continue;
+        }
         messages.push(&buffer[..read]);
         let mut ready = Vec::new();
         for message in messages.by_ref() {
-            let (asked, commits) = session.lock().unwrap_or_else(PoisonError::into_inner).asks(&message);
+            let (asked, commits) =
+                session.lock().unwrap_or_else(PoisonError::into_inner).asks(&message, shared.silences.load(Ordering::Acquire));
             if asked {
                 shared.unanswered.fetch_add(1, Ordering::AcqRel);
             }
@@ -73,6 +77,10 @@ async fn ask(
             return;
         }
     }
+}
+
+fn is_silent(shared: &Shared, session: &Mutex<Session>) -> bool {
+    session.lock().unwrap_or_else(PoisonError::into_inner).is_silent(shared.silences.load(Ordering::Acquire))
 }
 
 /// What PostgreSQL says, to its end.
@@ -95,6 +103,9 @@ async fn answer(
             }
         };
         let Ok(read @ 1..) = read else { break };
+        if is_silent(shared, session) {
+            continue;
+        }
         messages.push(&buffer[..read]);
         let mut ready = Vec::new();
         for message in messages.by_ref() {

@@ -31,6 +31,8 @@ pub(super) struct Session {
     written: Kinds,
     in_transaction: bool,
     is_started: bool,
+    /// It asked for notifications; how often listeners had been silenced before.
+    listens_after: Option<u64>,
     /// Answers that wait for the end of theirs.
     held: Vec<u8>,
 }
@@ -45,13 +47,25 @@ pub(super) enum Answer {
 }
 
 impl Session {
+    /// Whether nothing of it is to be passed on after so many silences.
+    pub(super) fn is_silent(&self, silences: u64) -> bool {
+        self.listens_after.is_some_and(|before| before < silences)
+    }
+
+    fn note_listening(&mut self, sql: &str, silences: u64) {
+        if sql.trim_start().to_ascii_lowercase().starts_with("listen") {
+            self.listens_after.get_or_insert(silences);
+        }
+    }
+
     /// Takes note of what the client asks. Returns whether that was a whole question, and what PostgreSQL will commit when it
-    /// gets it.
-    pub(super) fn asks(&mut self, message: &Message) -> (bool, Kinds) {
+    /// gets it. Listeners have been silenced so often.
+    pub(super) fn asks(&mut self, message: &Message, silences: u64) -> (bool, Kinds) {
         match message.kind {
             b'P' => {
                 let mut texts = message.texts();
                 let (name, sql) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+                self.note_listening(&sql, silences);
                 self.statements.insert(name, wire::kinds(&sql));
             }
             b'B' => {
@@ -73,6 +87,7 @@ impl Session {
             }
             b'Q' => {
                 let sql = message.text();
+                self.note_listening(&sql, silences);
                 let kinds = wire::kinds(&sql);
                 let is_commit = sql.trim().trim_end_matches(';').eq_ignore_ascii_case("commit");
                 let commits = match (is_commit, self.in_transaction) {
