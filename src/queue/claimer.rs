@@ -31,16 +31,16 @@ const MANY: usize = 4;
 /// Where a limit is in the way, it is seen so often whether anything else waits.
 const BESIDE: Duration = Duration::from_secs(1);
 
-type AllKnown = HashMap<&'static str, Known>;
-type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
+pub(super) type AllKnown = HashMap<&'static str, Known>;
+pub(super) type Senders = HashMap<&'static str, mpsc::UnboundedSender<Job>>;
 
 /// What the claimer knows of one queue.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     /// What it knows of the groups that wait.
-    hint: Hint,
+    pub(super) hint: Hint,
     /// More may be due than was taken: there were no more slots.
-    has_more: bool,
+    pub(super) has_more: bool,
     /// When the next job is due that waits for its time.
     due: Option<Instant>,
     /// When a limit that was in the way is to be looked at again.
@@ -186,19 +186,19 @@ impl Engine {
                 known.due = known.due.map(|due| due.max(least));
             }
         }
-        for (queue, sender) in senders {
+        for queue in senders.keys() {
             if known.get(queue).is_some_and(|known| known.has_solitary)
                 && let Some(served) = self.served.get(queue)
                 && served.slots.free() > 0
             {
-                self.claim_solitary(served, sender).await?;
+                self.claim_solitary(served, senders, known).await?;
             }
         }
         Ok(())
     }
 
     /// Takes what there is, up to the free slots; returns how much.
-    async fn claim_queue(
+    pub(super) async fn claim_queue(
         &self,
         served: &Served,
         sender: &mpsc::UnboundedSender<Job>,
@@ -230,7 +230,7 @@ impl Engine {
     }
 
     /// Hands jobs to the worker of their queue.
-    async fn give(&self, sender: &mpsc::UnboundedSender<Job>, jobs: Vec<Job>) -> Result<(), QueueError> {
+    pub(super) async fn give(&self, sender: &mpsc::UnboundedSender<Job>, jobs: Vec<Job>) -> Result<(), QueueError> {
         let shared = &self.shared;
         let mut unsent = Vec::new();
         for job in jobs {
@@ -246,36 +246,6 @@ impl Engine {
         // Whoever took this queue's jobs has ended.
         self.fail("the worker of a queue has ended");
         claim::put_back(&shared.connections, &unsent).await
-    }
-
-    /// A job that may be what ended others runs alone: nothing else is claimed until it has ended, and it does not begin
-    /// before what runs here has ended.
-    async fn claim_solitary(&self, served: &Served, sender: &mpsc::UnboundedSender<Job>) -> Result<(), QueueError> {
-        let shared = &self.shared;
-        let Some(job) =
-            claim::claim_solitary(&shared.connections, served, &shared.incarnation(), &shared.gate.token_hash()).await?
-        else {
-            return Ok(());
-        };
-        fault::point(fault::CLAIM_COMMITTED);
-        tracing::warn!(job = %job.id, key = %job.key, crashes = job.crashes, "claimed alone: workers ended while they held it");
-        shared.hold(&job);
-        let left = tokio::select! {
-            () = self.until_used(1) => false,
-            () = shared.stop.cancelled() => true,
-        };
-        shared.release(&job);
-        if left {
-            return claim::put_back(&shared.connections, &[job]).await;
-        }
-        self.give(sender, vec![job]).await?;
-        tokio::select! {
-            () = self.until_used(0) => {}
-            () = shared.stop.cancelled() => {}
-        }
-        // What came meanwhile was not looked for.
-        shared.wake.look();
-        Ok(())
     }
 
     /// Waits until something is due of a group that may take nothing now: its budget is spent, or its time is over.

@@ -300,12 +300,7 @@ impl Engine {
     }
 
     async fn idle(&self) {
-        self.until_used(0).await;
-    }
-
-    /// Waits until no more than so many slots are in use.
-    pub(super) async fn until_used(&self, used: usize) {
-        while self.served.values().map(|served| served.slots.used()).sum::<usize>() > used {
+        while self.served.values().any(|served| served.slots.used() > 0) {
             tokio::select! {
                 () = self.shared.wake.told() => {}
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}

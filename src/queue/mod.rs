@@ -4,6 +4,7 @@
 //! the one hook, [`Settle`]. The rules are those of design section 7.
 
 mod acknowledge;
+mod alone;
 mod aside;
 mod backend;
 mod beat;

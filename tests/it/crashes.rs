@@ -102,6 +102,31 @@ async fn what_may_have_ended_its_workers_runs_alone() {
 }
 
 #[tokio::test]
+async fn no_completion_waits_for_what_waits_to_be_alone() {
+    let world = World::with(SimulatorOptions { hold_polls: true, ..SimulatorOptions::default() }).await;
+    world.create(3).await;
+    let suspect = "update apalis.jobs set metadata = metadata || '\"solitary\"=>\"true\",\"crashes\"=>\"3\"'
+                   where id = (select min(id) from apalis.jobs)";
+    sqlx::query(suspect).execute(world.pool()).await.expect("make one a suspect");
+    let worker = world.worker(&[]);
+    eventually("it is claimed, and the others are polled", || async {
+        world.number("select count(*) from apalis.jobs where status = 'Running'").await == 3
+            && world.number("select count(*) from imagemill.attempts where state = 'accepted'").await == 2
+    })
+    .await;
+    // While it waits for them, another task has its last cell cancelled: it is rolled up.
+    let other = world.create(1).await;
+    let mut connection = world.pool().acquire().await.expect("a connection");
+    sqlx::query("select imagemill.cancel_task($1)").bind(other.id).execute(&mut *connection).await.expect("cancel it");
+    world.until("select count(*) = 1 from imagemill.tasks where status = 'cancelled'").await;
+    assert_eq!(world.number("select count(*) from imagemill.attempts").await, 2, "it has not begun");
+    world.simulator.control(|options| options.hold_polls = false).expect("let the polls go");
+    world.until("select count(*) = 1 from imagemill.tasks where status = 'completed'").await;
+    drop(worker);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
 async fn an_outcome_that_is_refused_fails_alone() {
     let world = World::new().await;
     world.create(5).await;
