@@ -55,7 +55,7 @@ impl<W: GroupWork> Aside<W> {
         }
         let now = Instant::now();
         blocked.retain(|_, until| *until > now);
-        for waiting in group.extract_if(.., |waiting| blocked.contains_key(W::part(&waiting.member))) {
+        for waiting in group.extract_if(.., |waiting| blocked.contains_key(W::part(&waiting.member).unwrap_or_default())) {
             self.take(waiting);
         }
     }
@@ -103,7 +103,7 @@ async fn try_halves<W: GroupWork>(mut door: mpsc::UnboundedReceiver<Waiting<W>>,
 fn by_part<W: GroupWork>(came: impl Iterator<Item = Waiting<W>>) -> BTreeMap<String, Vec<Waiting<W>>> {
     let mut parts: BTreeMap<String, Vec<Waiting<W>>> = BTreeMap::new();
     for waiting in came {
-        parts.entry(W::part(&waiting.member).to_owned()).or_default().push(waiting);
+        parts.entry(W::part(&waiting.member).unwrap_or_default().to_owned()).or_default().push(waiting);
     }
     parts
 }

@@ -32,9 +32,9 @@ pub(crate) trait GroupWork: Send + Sync + 'static {
     /// What could not be done, for the log.
     const WHAT: &'static str;
 
-    /// What a member's rows hang together by: where somebody's lock is in the way of one, those of another part go on.
-    fn part(_: &Self::Member) -> &str {
-        ""
+    /// What a member's rows hang together by: where somebody's lock is in the way of one, those of another part go on. None: all do.
+    fn part(_: &Self::Member) -> Option<&str> {
+        None
     }
 
     /// Does it for all, or for none, waiting so long for the locks of others. Returns one answer a member, in their order.

@@ -27,8 +27,8 @@ impl GroupWork for LedgerWriter {
     type Answer = (Begun, Duration);
     const WHAT: &'static str = "ledger rows were not written";
 
-    fn part((job, _): &(Job, Submit)) -> &str {
-        &job.group
+    fn part((job, _): &(Job, Submit)) -> Option<&str> {
+        Some(&job.group)
     }
 
     async fn work(&self, submits: &[(Job, Submit)], lock_wait: LockWait) -> Result<Vec<(Begun, Duration)>, QueueError> {
@@ -49,8 +49,8 @@ impl GroupWork for AcceptedWriter {
     type Answer = Evidence;
     const WHAT: &'static str = "upstream ids were not written";
 
-    fn part((job, _): &(Job, Acceptance)) -> &str {
-        &job.group
+    fn part((job, _): &(Job, Acceptance)) -> Option<&str> {
+        Some(&job.group)
     }
 
     async fn work(&self, acceptances: &[(Job, Acceptance)], lock_wait: LockWait) -> Result<Vec<Evidence>, QueueError> {
@@ -71,8 +71,8 @@ impl GroupWork for SettleWriter {
     type Answer = Settled;
     const WHAT: &'static str = "outcomes were not written";
 
-    fn part((job, _): &(Job, Outcome)) -> &str {
-        &job.group
+    fn part((job, _): &(Job, Outcome)) -> Option<&str> {
+        Some(&job.group)
     }
 
     async fn work(&self, settles: &[(Job, Outcome)], lock_wait: LockWait) -> Result<Vec<Settled>, QueueError> {
