@@ -107,7 +107,8 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
         // Before anything is paid: what was given up in an earlier round may have its picture by now.
         let earlier = given_up.filter(|_| row.retry.round.is_some_and(|round| last_round < round));
         let taker = Taker { client, engine, job, row: &row, situation: &situation };
-        match taker.take_up(earlier).await {
+        // In a box of its own, as all that few cells ever do: it would be the largest part of each of thousands.
+        match Box::pin(taker.take_up(earlier)).await {
             TakenUp::Nothing => {}
             TakenUp::Outcome(outcome) => return outcome,
             TakenUp::Working { accepted, ordinal: reopened } => {
