@@ -24,7 +24,7 @@ use super::{
     group::Group,
     incarnation::{self, Serving},
     job::Job,
-    ledger, listen,
+    listen,
     pauses::{Gate, ObservationWriter},
     polls::{self, Polls},
     reconcile,
@@ -186,17 +186,6 @@ impl Engine {
             self.shared.hold(job);
         }
         Ok(job)
-    }
-
-    /// Whether a submit may start for this job: not while leaving, not after the claim is lost or its end was asked for, not in
-    /// the last part of a lease that the beat could not renew, and not two seconds or more after its row was asked for.
-    pub fn may_submit(&self, job: &Job) -> bool {
-        let lease = self.shared.options.lease;
-        // 3 s before the lease ends (design, section 7); a fifth of it where a lease is shorter than 15 s.
-        let margin = (lease / 5).min(Duration::from_secs(3));
-        let asked_at = job.memory.lock().unwrap_or_else(PoisonError::into_inner).asked_at;
-        let is_late = asked_at.is_some_and(|asked_at| clock::now().saturating_sub(asked_at) >= ledger::LEAVES_WITHIN);
-        !self.is_stopping() && !is_late && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
     }
 
     /// Whether the engine is leaving.
