@@ -165,6 +165,10 @@ impl Engine {
         if evidence != Evidence::Accepted && Box::pin(self.restored(job)).await {
             evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
         }
+        if evidence == Evidence::Untaken {
+            let Acceptance { cell, ordinal, upstream_id, .. } = &acceptance;
+            tracing::error!(%cell, ordinal, upstream_id, "ACCEPTED, and its attempt takes no id any more: it is known here only");
+        }
         Ok(evidence)
     }
 
