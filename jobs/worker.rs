@@ -78,6 +78,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
         settled = engine.stop(options.grace) => settled,
         () = hurry => {
             tracing::warn!("a second signal: ended at once; what was held waits for its rescue");
+            engine.end_now();
             false
         }
     };

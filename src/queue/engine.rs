@@ -31,6 +31,7 @@ use super::{
     settle::Settle,
     shared::Shared,
     slots::Slots,
+    unwritten::Unwritten,
     wake::Wake,
     writers::{Writers, WritersByQueue},
 };
@@ -140,6 +141,7 @@ impl Engine {
             ticks: AtomicU64::new(0),
             incarnation: RwLock::new(Arc::clone(&name)),
             held: Mutex::default(),
+            unwritten: Unwritten::default(),
             failed: AtomicBool::new(false),
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
@@ -226,6 +228,12 @@ impl Engine {
         self.begin_stop();
         self.shared.grace_over.cancel();
         self.shared.beat_stop.cancel();
+    }
+
+    /// The process ends now, whatever is under way: writes into the log what nobody else knows.
+    pub fn end_now(&self) {
+        self.begin_stop();
+        self.shared.unwritten.say_all();
     }
 
     /// Something that cannot happen has: leave, and say so with the exit code.

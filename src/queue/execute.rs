@@ -160,6 +160,7 @@ impl Engine {
         let writers = self.writers(&job.queue)?;
         // Before it stands: whatever becomes of the database, this id is known.
         job.memory.lock().unwrap_or_else(PoisonError::into_inner).acceptance = Some(acceptance.clone());
+        let _writing = self.shared.unwritten.begin(&acceptance);
         let mut evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
         // What is rare is on the heap: thousands wait for their answers at once.
         if evidence != Evidence::Accepted && Box::pin(self.restored(job)).await {

@@ -41,6 +41,7 @@ mod slots;
 #[cfg(feature = "faults")]
 pub mod steps;
 mod tokens;
+mod unwritten;
 mod wake;
 mod writers;
 
