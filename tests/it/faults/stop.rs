@@ -69,6 +69,8 @@ async fn what_is_polled_is_handed_over_whatever_submits_are_out_and_each_submit_
     worker.process.signal(Signal::TERM);
     let status = worker.process.wait().await;
     assert_eq!(status.code(), Some(1), "{}", worker.process.last_words());
+    let log = worker.process.log();
+    assert!(!log.contains("connections are still in use"), "it waited for its connections: {}", worker.process.last_words());
     assert_eq!(fleet.bury(&worker).await.len(), 1);
     finish(&fleet).await;
     assert_eq!(fleet.world.cells().await, "completed: 7, failed/unknown_submit: 1");
