@@ -183,11 +183,18 @@ impl Engine {
     /// See [`QueueError`].
     pub async fn claim_key(&self, queue: &str, key: &str) -> Result<Option<Job>, QueueError> {
         let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
-        let job = claim::claim_key(&self.shared.connections, served, &self.shared.incarnation(), key).await?;
-        if let Some(job) = &job {
-            self.shared.hold(job);
+        let claimed = claim::claim_key(&self.shared.connections, served, &self.shared.incarnation(), key).await;
+        self.held_one(claimed)
+    }
+
+    /// What a claim of one job took. Where its answer was lost it may have taken one that nobody here knows.
+    pub(super) fn held_one(&self, claimed: Result<Option<Job>, QueueError>) -> Result<Option<Job>, QueueError> {
+        match &claimed {
+            Ok(Some(job)) => self.shared.hold(job),
+            Ok(None) => {}
+            Err(_) => self.shared.reconcile.store(true, Ordering::Release),
         }
-        Ok(job)
+        claimed
     }
 
     /// Whether the engine is leaving.

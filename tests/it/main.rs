@@ -21,6 +21,7 @@ mod lease;
 mod licences;
 mod limits;
 mod live_schema;
+mod lost_claims;
 mod main_job;
 mod make_image;
 mod million;
