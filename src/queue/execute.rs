@@ -89,7 +89,8 @@ impl Engine {
                     outcome = Outcome::internal(format!("its outcome could not be written: {error}"));
                 }
                 Err(error) if error.is_refused() => {
-                    // Not even that: the job stays Running until this worker leaves, and the log says why.
+                    // Not even that. The table says that it runs, and nobody here holds it: two beats later it is put back like any
+                    // orphan, and runs again, with no attempt and no crash counted. The log says why, each time.
                     tracing::error!(job = %job.id, key = %job.key, %error, "its end cannot be written");
                     return;
                 }
