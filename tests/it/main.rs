@@ -12,6 +12,7 @@ mod demo;
 mod deploy;
 mod export;
 mod faults;
+mod fence;
 mod grid;
 mod guards;
 mod health;
