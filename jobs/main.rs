@@ -304,9 +304,10 @@ async fn worker(arguments: WorkerArgs, loaded: Loaded) -> Result<ExitCode, Failu
     settings.database.max_connections -= 1 + u32::from(listens);
     let mut app = app::initialize_app(settings).await.map_err(Failure::failed)?;
     app.context.upstream = Some(client);
-    let settled = worker::run(app.context.clone(), options).await;
-    app::shutdown_app(app).await.map_err(Failure::failed)?;
-    if settled.map_err(Failure::failed)? { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
+    let left = worker::run(app.context.clone(), options).await;
+    let let_go = if matches!(left, Ok(worker::Left::AtOnce)) { app::drop_app(app).await } else { app::shutdown_app(app).await };
+    let_go.map_err(Failure::failed)?;
+    if left.map_err(Failure::failed)? == worker::Left::Settled { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
 }
 
 /// A worker says what it does; other commands only what went wrong, and those without workers write no files.

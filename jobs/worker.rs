@@ -38,8 +38,19 @@ pub(crate) struct WorkerOptions {
     pub(crate) with_parent: bool,
 }
 
-/// Runs a worker until it is told to leave. Returns whether everything was settled or handed over.
-pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool, ServiceError> {
+/// How a worker has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Everything was settled or handed over.
+    Settled,
+    /// Something waits for its rescue.
+    Unsettled,
+    /// It was told to end at once.
+    AtOnce,
+}
+
+/// Runs a worker until it is told to leave.
+pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<Left, ServiceError> {
     // Signals are caught before the first claim: what is claimed must be able to leave in order.
     let mut signals =
         Signals::catch(options.with_parent).map_err(|error| ServiceError::Usage(format!("signals cannot be caught: {error}")))?;
@@ -74,14 +85,15 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
         }
         signals.signal().await;
     };
-    let settled = tokio::select! {
-        settled = engine.stop(options.grace) => settled,
+    let left = tokio::select! {
+        settled = engine.stop(options.grace) => if settled { Left::Settled } else { Left::Unsettled },
         () = hurry => {
             tracing::warn!("a second signal: ended at once; what was held waits for its rescue");
-            false
+            engine.end_now();
+            Left::AtOnce
         }
     };
-    if settled {
+    if left == Left::Settled {
         // Every Backend has seen the end of its jobs; apalis's Workers wait to be told, all the same.
         if let Err(error) = workers.shutdown() {
             tracing::error!(%error, "apalis's Monitor was not told to end");
@@ -92,7 +104,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<bool
             Err(error) => tracing::error!(%error, "apalis's Monitor was lost"),
         }
     }
-    Ok(settled)
+    Ok(left)
 }
 
 /// The registration list: every queue, and the handler of its jobs.

@@ -143,3 +143,11 @@ pub async fn shutdown_app(app: App) -> Result<(), InitializeError> {
     }
     app.database.release().await
 }
+
+/// The same without closing them, for a program that was told to end at once: the server sees their end with that of the program.
+///
+/// # Errors
+/// See [`InitializeError`].
+pub async fn drop_app(app: App) -> Result<(), InitializeError> {
+    app.database.release().await
+}

@@ -155,7 +155,7 @@ pub struct UpstreamSettings {
     pub token_prefix: String,
     /// Value of `x-platform`.
     pub platform: String,
-    /// To connect.
+    /// To connect, for polls and pictures; a submit waits for no longer than it may leave.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// Connections at most, of one process; a POST's ledger row is written with one in hand.

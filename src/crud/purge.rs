@@ -86,6 +86,28 @@ pub async fn hide(
     Ok(rows == 1)
 }
 
+/// Whether [`hide`] would hide the task.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn may_hide(
+    connection: &mut PgConnection,
+    task_id: Uuid,
+    before: DateTime<Utc>,
+    unless_any_of: &[Uuid],
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from imagemill.tasks where id = $1 and completed_at < $2)
+            and not exists (select from imagemill.subtasks where task_id = $1 and completed_at is null)
+            and not exists (select from imagemill.subtasks where task_id = $1 and id = any ($3))",
+    )
+    .bind(task_id)
+    .bind(before)
+    .bind(unless_any_of)
+    .fetch_one(connection)
+    .await
+}
+
 /// Cells of a task after one of them, by their ordinals.
 ///
 /// # Errors

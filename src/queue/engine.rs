@@ -24,13 +24,14 @@ use super::{
     group::Group,
     incarnation::{self, Serving},
     job::Job,
-    ledger, listen,
+    listen,
     pauses::{Gate, ObservationWriter},
     polls::{self, Polls},
     reconcile,
     settle::Settle,
     shared::Shared,
     slots::Slots,
+    unwritten::Unwritten,
     wake::Wake,
     writers::{Writers, WritersByQueue},
 };
@@ -140,6 +141,7 @@ impl Engine {
             ticks: AtomicU64::new(0),
             incarnation: RwLock::new(Arc::clone(&name)),
             held: Mutex::default(),
+            unwritten: Unwritten::default(),
             failed: AtomicBool::new(false),
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),
@@ -181,22 +183,18 @@ impl Engine {
     /// See [`QueueError`].
     pub async fn claim_key(&self, queue: &str, key: &str) -> Result<Option<Job>, QueueError> {
         let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
-        let job = claim::claim_key(&self.shared.connections, served, &self.shared.incarnation(), key).await?;
-        if let Some(job) = &job {
-            self.shared.hold(job);
-        }
-        Ok(job)
+        let claimed = claim::claim_key(&self.shared.connections, served, &self.shared.incarnation(), key).await;
+        self.held_one(claimed)
     }
 
-    /// Whether a submit may start for this job: not while leaving, not after the claim is lost or its end was asked for, not in
-    /// the last part of a lease that the beat could not renew, and not two seconds or more after its row was asked for.
-    pub fn may_submit(&self, job: &Job) -> bool {
-        let lease = self.shared.options.lease;
-        // 3 s before the lease ends (design, section 7); a fifth of it where a lease is shorter than 15 s.
-        let margin = (lease / 5).min(Duration::from_secs(3));
-        let asked_at = job.memory.lock().unwrap_or_else(PoisonError::into_inner).asked_at;
-        let is_late = asked_at.is_some_and(|asked_at| clock::now().saturating_sub(asked_at) >= ledger::LEAVES_WITHIN);
-        !self.is_stopping() && !is_late && job.tokens.interrupt().is_none() && self.shared.last_beat.age() + margin < lease
+    /// What a claim of one job took. Where its answer was lost it may have taken one that nobody here knows.
+    pub(super) fn held_one(&self, claimed: Result<Option<Job>, QueueError>) -> Result<Option<Job>, QueueError> {
+        match &claimed {
+            Ok(Some(job)) => self.shared.hold(job),
+            Ok(None) => {}
+            Err(_) => self.shared.reconcile.store(true, Ordering::Release),
+        }
+        claimed
     }
 
     /// Whether the engine is leaving.
@@ -237,6 +235,12 @@ impl Engine {
         self.begin_stop();
         self.shared.grace_over.cancel();
         self.shared.beat_stop.cancel();
+    }
+
+    /// The process ends now, whatever is under way: writes into the log what nobody else knows.
+    pub fn end_now(&self) {
+        self.begin_stop();
+        self.shared.unwritten.say_all();
     }
 
     /// Something that cannot happen has: leave, and say so with the exit code.

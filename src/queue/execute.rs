@@ -89,7 +89,8 @@ impl Engine {
                     outcome = Outcome::internal(format!("its outcome could not be written: {error}"));
                 }
                 Err(error) if error.is_refused() => {
-                    // Not even that: the job stays Running until this worker leaves, and the log says why.
+                    // Not even that. The table says that it runs, and nobody here holds it: two beats later it is put back like any
+                    // orphan, and runs again, with no attempt and no crash counted. The log says why, each time.
                     tracing::error!(job = %job.id, key = %job.key, %error, "its end cannot be written");
                     return;
                 }
@@ -160,10 +161,15 @@ impl Engine {
         let writers = self.writers(&job.queue)?;
         // Before it stands: whatever becomes of the database, this id is known.
         job.memory.lock().unwrap_or_else(PoisonError::into_inner).acceptance = Some(acceptance.clone());
+        let _writing = self.shared.unwritten.begin(&acceptance);
         let mut evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
         // What is rare is on the heap: thousands wait for their answers at once.
         if evidence != Evidence::Accepted && Box::pin(self.restored(job)).await {
             evidence = self.persist(|| writers.accepted(job, acceptance.clone())).await?;
+        }
+        if evidence == Evidence::Untaken {
+            let Acceptance { cell, ordinal, upstream_id, .. } = &acceptance;
+            tracing::error!(%cell, ordinal, upstream_id, "ACCEPTED, and its attempt takes no id any more: it is known here only");
         }
         Ok(evidence)
     }

@@ -25,6 +25,7 @@ mod hint;
 mod incarnation;
 mod job;
 mod kept;
+mod leave;
 pub mod ledger;
 mod listen;
 mod outcome;
@@ -42,6 +43,7 @@ mod slots;
 #[cfg(feature = "faults")]
 pub mod steps;
 mod tokens;
+mod unwritten;
 mod wake;
 mod writers;
 
@@ -55,6 +57,7 @@ pub use execute::decoded;
 pub use grant::Grant;
 pub use health::{HostBeat, beats_of_host, host};
 pub use job::Job;
+pub use leave::Leave;
 pub use outcome::{AttemptEnd, INTERNAL, Outcome, Verdict};
 pub use overview::{LaneLoad, MOST_COUNTED, WorkerRow, get_loads, get_workers};
 pub use pauses::{Call, Observation, OwnPause, PauseBackoff, PauseReason, Said};

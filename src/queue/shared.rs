@@ -22,6 +22,7 @@ use super::{
     pauses::Gate,
     polls::Polls,
     tokens::JobTokens,
+    unwritten::Unwritten,
     wake::Wake,
 };
 
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) ticks: AtomicU64,
     pub(super) incarnation: RwLock<Arc<str>>,
     pub(super) held: Mutex<HashMap<(String, i32), JobTokens>>,
+    /// Upstream ids of which it is not known yet whether they are written.
+    pub(super) unwritten: Unwritten,
     pub(super) failed: AtomicBool,
     /// What PostgreSQL says is ours may not be what we hold: to be compared before the next claim.
     pub(super) reconcile: AtomicBool,

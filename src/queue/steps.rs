@@ -30,6 +30,7 @@ use super::{
     reconcile, rescue,
     shared::Shared,
     slots::Slots,
+    unwritten::Unwritten,
 };
 
 /// A worker that does nothing by itself.
@@ -81,6 +82,7 @@ impl Steps {
             ticks: AtomicU64::new(0),
             incarnation: RwLock::new(name),
             held: Mutex::default(),
+            unwritten: Unwritten::default(),
             failed: AtomicBool::new(false),
             reconcile: AtomicBool::new(false),
             listening: AtomicBool::new(false),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    make_image::{Journal, SubmitAnswer},
+    make_image::{Departure, Journal, SubmitAnswer},
     pauses::LaneCalls,
 };
 use crate::{
@@ -140,6 +140,17 @@ impl Journal for CellJournal<'_> {
         self.calls.engine.may_submit(self.job)
             && !self.is_stopped()
             && self.submits_until.is_none_or(|until| Instant::now() < until)
+    }
+
+    fn departure(&self) -> Option<Departure> {
+        let (engine, leave) = (self.calls.engine.clone(), self.calls.engine.leave(self.job));
+        let (lane, until) = (self.row.lane.clone(), self.submits_until);
+        let epoch = self.epoch.get().copied().filter(|_| !self.job.is_probe);
+        Some(Departure::new(move || {
+            let is_stopped = epoch.is_some_and(|epoch| engine.lane_epoch(&lane) != Some(epoch));
+            let for_its_task = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            leave.left().map(|left| left.min(for_its_task)).filter(|left| !is_stopped && !left.is_zero())
+        }))
     }
 
     async fn give_up(&self) {

@@ -53,7 +53,7 @@ pub struct Purged {
     pub attempts: u64,
     /// Finished jobs that had not been pruned yet; none after a dry run.
     pub jobs: u64,
-    /// Tasks that were left, and why.
+    /// Tasks that were left, and why; after a dry run those that would be.
     pub left: Vec<LeftTask>,
 }
 
@@ -93,14 +93,41 @@ pub async fn purge_tasks(context: &Context, actor: &Actor, what: Purge) -> Resul
         let Some(last) = tasks.last() else { return Ok(purged) };
         after = last.id;
         for task in tasks {
-            if what.dry_run {
-                purged.tasks += 1;
-                purged.cells += u64::from(task.total_images.unsigned_abs());
-            } else if !purge_task(&mut connection, actor, &task, before, &mut purged).await? {
+            let is_taken = if what.dry_run {
+                count_task(&mut connection, &task, before, &mut purged).await?
+            } else {
+                purge_task(&mut connection, actor, &task, before, &mut purged).await?
+            };
+            if !is_taken {
                 purged.left.push(LeftTask { id: task.id, why: IS_OPEN });
             }
         }
     }
+}
+
+/// Counts one task that would be purged now. False: it would be left.
+async fn count_task(
+    connection: &mut PgConnection,
+    task: &EndedTask,
+    before: DateTime<Utc>,
+    purged: &mut Purged,
+) -> Result<bool, ServiceError> {
+    if is_at_work(connection, task).await? {
+        return Ok(false);
+    }
+    let in_flight = queue::cells_in_flight(connection).await?;
+    let is_taken = purge::may_hide(connection, task.id, before, &in_flight).await?;
+    if is_taken {
+        purged.tasks += 1;
+        purged.cells += u64::from(task.total_images.unsigned_abs());
+    }
+    Ok(is_taken)
+}
+
+/// Whether a job of the task is open.
+async fn is_at_work(connection: &mut PgConnection, task: &EndedTask) -> Result<bool, ServiceError> {
+    let queues = [GenerateImage::QUEUE.to_owned(), CompleteTask::QUEUE.to_owned()];
+    Ok(queue::any_open(connection, &queues, Some(&task.id.to_string())).await?)
 }
 
 /// Purges one task. False: it was left.
@@ -144,8 +171,7 @@ async fn hide(
     before: DateTime<Utc>,
 ) -> Result<bool, ServiceError> {
     let mut transaction = connection.begin().await?;
-    let queues = [GenerateImage::QUEUE.to_owned(), CompleteTask::QUEUE.to_owned()];
-    if queue::any_open(&mut transaction, &queues, Some(&task.id.to_string())).await? {
+    if is_at_work(&mut transaction, task).await? {
         return Ok(false);
     }
     let in_flight = queue::cells_in_flight(&mut transaction).await?;

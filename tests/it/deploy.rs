@@ -79,6 +79,8 @@ fn the_unit_stops_a_worker_as_a_worker_wants_to_be_stopped() {
     let seconds = |key: &str| Duration::from_secs(one(key).parse().unwrap_or_else(|_| panic!("{key} is no number of seconds")));
     assert!(seconds("TimeoutStopSec") > settings.queue.grace + WRITING, "it is killed before its grace is over");
     assert_eq!((one("KillSignal"), one("Restart"), one("RestartPreventExitStatus")), ("SIGTERM", "on-failure", "2"));
+    // However long PostgreSQL is away at its start.
+    assert_eq!((one("StartLimitIntervalSec"), unit.get("StartLimitBurst")), ("0", None));
     let files: usize = one("LimitNOFILE").parse().unwrap();
     assert!(files > 4 * (settings.upstream.max_connections + settings.database.max_connections as usize), "{files} files");
     assert!(settings.logs.directory.is_empty(), "the journal has the logs");

@@ -211,6 +211,9 @@ async fn what_the_upstream_may_still_work_on_and_what_is_open_is_left() {
         assert_eq!(sqlx::query(statement).execute(world.pool()).await.expect(statement).rows_affected(), 1, "{statement}");
     };
     let is_left = async || {
+        let dry = Purge { older_than: DAY, everybody: false, dry_run: true };
+        let planned = task_service::purge_tasks(&world.context, &world.actor, dry).await.expect("plan");
+        assert_eq!((planned.tasks, planned.cells, planned.left.len()), (0, 0, 1), "{planned:?}");
         let purged = purge(&world, &world.actor, false).await;
         assert_eq!((purged.tasks, purged.cells, purged.left.len()), (0, 0, 1), "{purged:?}");
         assert_eq!(purged.left[0].id, task);

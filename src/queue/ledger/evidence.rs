@@ -26,8 +26,10 @@ pub struct Acceptance {
 pub enum Evidence {
     /// The attempt is `accepted`, under this claim.
     Accepted,
-    /// The claim was lost: the id is in the ledger, the attempt is `abandoned`.
+    /// The claim was lost: the id is in the ledger, the attempt is `abandoned`, or what another worker made of it.
     LeaseLost,
+    /// The claim was lost, and no row could take the id: it is known to its worker alone.
+    Untaken,
     /// The claim holds, and no such attempt is open: a fault of ours, or a database that has forgotten its last commits.
     NoSuchAttempt,
 }
@@ -56,7 +58,7 @@ async fn write(
     }
     // Claim and worker tell a row of ours from a later one under the same ordinal, which a database that has forgotten its last
     // commits could have; and a repeat of this very statement after a lost answer finds `accepted` with the same id. One statement holds no lock while a client stands still.
-    let rows: Vec<(Uuid, i32, bool, bool)> = sqlx::query_as(
+    let rows: Vec<(Uuid, i32, bool, bool, bool)> = sqlx::query_as(
         "with given as (
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::uuid[], $5::integer[], $6::text[], $7::integer[])
                            as given (job, worker, claim, cell, ordinal, upstream_id, http_status)
@@ -74,22 +76,44 @@ async fn write(
                and attempt.claim = given.claim and attempt.worker = given.worker
                and (state = 'submitting' or (state = 'accepted' and attempt.upstream_id = given.upstream_id))
              returning attempt.subtask_id, attempt.ordinal
+         ), late as materialized (
+             -- What a person has said of an unknown attempt meanwhile is corrected: the upstream itself says that it was taken.
+             -- Each by its key, whatever the tables' size was when this was planned.
+             select own.subtask_id, own.ordinal, own.state, given.upstream_id, given.http_status
+             from given cross join lateral (
+                 select attempt.subtask_id, attempt.ordinal, attempt.state from imagemill.attempts as attempt
+                 where attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
+                   and attempt.claim = given.claim and attempt.worker = given.worker
+                   and (attempt.state in ('submitting', 'unknown')
+                        or (attempt.state in ('not_sent', 'abandoned') and attempt.upstream_id is null))
+                 for update) as own
+             where (given.job, given.claim) not in (select id, claim from held)
          ), evidence as (
              update imagemill.attempts as attempt
-             set state = 'abandoned', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
-                 http_status = given.http_status, finished_at = coalesce(finished_at, now())
-             from given where (given.job, given.claim) not in (select id, claim from held)
-               and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
-               and attempt.claim = given.claim and attempt.worker = given.worker
-               and state in ('submitting', 'unknown')
-             returning attempt.subtask_id, attempt.finished_at = now() as has_ended
+             set state = 'abandoned', upstream_id = late.upstream_id, accepted_at = coalesce(accepted_at, now()),
+                 http_status = late.http_status, finished_at = coalesce(finished_at, now()),
+                 error = case when late.state in ('not_sent', 'abandoned') then concat_ws('; ', error, 'its id came late')
+                              else error end
+             from late where attempt.subtask_id = late.subtask_id and attempt.ordinal = late.ordinal
+             returning attempt.subtask_id, attempt.ordinal, attempt.upstream_id, late.state as was
          ), counted as (
-             -- What was unknown before has been counted.
-             select imagemill.move_submits(array_agg(subtask_id), 1) from evidence where has_ended having count(*) > 0
+             -- What was unknown before, or said to be billed, has been counted.
+             select imagemill.move_submits(array_agg(subtask_id), 1)
+             from evidence where was in ('submitting', 'not_sent') having count(*) > 0
+         ), counted_again as (
+             select imagemill.count_attempts(array_agg(subtask_id)) from evidence where was = 'not_sent' having count(*) > 0
+         ), audited as (
+             insert into imagemill.audit (who, what, subject, old_value, new_value)
+             select 'system', 'resolve_attempt', 'subtask/' || subtask_id, jsonb_build_object('ordinal', ordinal, 'state', was),
+                    jsonb_build_object('upstream_id', upstream_id)
+             from evidence where was in ('not_sent', 'abandoned')
          )
          select given.cell, given.ordinal, (given.job, given.claim) in (select id, claim from held),
-                exists (select from written where written.subtask_id = given.cell and written.ordinal = given.ordinal)
-         from given where (select count(*) from counted) >= 0",
+                exists (select from written where written.subtask_id = given.cell and written.ordinal = given.ordinal),
+                exists (select from evidence where evidence.subtask_id = given.cell and evidence.ordinal = given.ordinal)
+                or coalesce((select attempt.upstream_id = given.upstream_id from imagemill.attempts as attempt
+                             where attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal), false)
+         from given where (select count(*) from counted) >= 0 and (select count(*) from counted_again) >= 0",
     )
     .bind(column!(job, _acceptance => job.id.clone()))
     .bind(column!(job, _acceptance => job.worker.to_string()))
@@ -100,12 +124,14 @@ async fn write(
     .bind(column!(_job, acceptance => i32::from(acceptance.http_status)))
     .fetch_all(connection)
     .await?;
-    let evidence = |is_held, is_written| match (is_held, is_written) {
-        (true, true) => Evidence::Accepted,
-        (true, false) => Evidence::NoSuchAttempt,
-        (false, _) => Evidence::LeaseLost,
+    let evidence = |is_held, is_written, is_kept| match (is_held, is_written, is_kept) {
+        (true, true, _) => Evidence::Accepted,
+        (true, false, _) => Evidence::NoSuchAttempt,
+        (false, _, true) => Evidence::LeaseLost,
+        (false, _, false) => Evidence::Untaken,
     };
-    Ok(rows.into_iter().map(|(cell, ordinal, held, written)| ((cell, ordinal), evidence(held, written))).collect())
+    let of = |(cell, ordinal, held, written, kept)| ((cell, ordinal), evidence(held, written, kept));
+    Ok(rows.into_iter().map(of).collect())
 }
 
 /// Evidence of a worker that has lost its claim: the POST of its own row never left. To its own attempt's row only, and

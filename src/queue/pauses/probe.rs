@@ -146,10 +146,7 @@ impl Engine {
             return Ok(None);
         }
         let worker: Arc<str> = self.shared.incarnation();
-        let job = claim::claim_probe(self.connections(), served, &worker, lane).await?;
-        if let Some(job) = &job {
-            self.shared.hold(job);
-        }
-        Ok(job)
+        let claimed = claim::claim_probe(self.connections(), served, &worker, lane).await;
+        self.held_one(claimed)
     }
 }

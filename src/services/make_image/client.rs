@@ -10,7 +10,10 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use url::Url;
 
-use super::token::{Token, TokenError, TokenSource};
+use super::{
+    departure::Departures,
+    token::{Token, TokenError, TokenSource},
+};
 use crate::{
     config::{LaneSettings, Settings, UpstreamSettings},
     queue::Poller,
@@ -86,6 +89,8 @@ impl UpstreamClient {
             // A proxy of the environment would be another host that sees the token.
             .no_proxy()
             .connect_timeout(upstream.connect_timeout)
+            // A submit waits for no connection for longer than it may leave.
+            .connector_layer(Departures)
             // A keep-alive that the upstream closes under a POST is an unknown: do not keep them for long.
             .pool_idle_timeout(upstream.idle_timeout)
             .tcp_keepalive(Duration::from_secs(15))

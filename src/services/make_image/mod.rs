@@ -4,6 +4,7 @@
 //! This module says what happened and decides nothing: retry or fail is decided by `subtask_service`, once.
 
 mod client;
+mod departure;
 mod picture;
 mod poll;
 mod submit;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use client::{ClientError, UpstreamClient};
+pub use departure::Departure;
 pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
 pub use poll::{Asked, ask};
 pub(in crate::services) use poll::{PollAnswer, poll};
@@ -36,8 +38,14 @@ pub trait Journal: Send + Sync {
         true
     }
 
-    /// The last check before the first byte.
+    /// The last check before the POST is given to the client.
     fn may_submit(&self) -> bool;
+
+    /// For how long it may still wait for a connection, which is asked once more when that stands; none: as long as the client
+    /// waits for any.
+    fn departure(&self) -> Option<Departure> {
+        None
+    }
 
     /// Resolves when a POST that is out is awaited no longer.
     async fn give_up(&self);
@@ -154,7 +162,7 @@ pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, Cl
     Ok(MadeImage::Polled { end, polls, since: accepted.since })
 }
 
-/// Permit, row, the lane's moment, last check, POST, id: in this order.
+/// Permit, row, the lane's moment, last check, connection and another last check, POST, id: in this order.
 async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage> {
     let permit = tokio::select! {
         biased;
@@ -174,7 +182,9 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
         return Err(MadeImage::HeldBack);
     }
     let begun = Instant::now();
+    let departure = params.journal.departure();
     let post = submit::submit(params.client, params.lane, &token, params.body.clone(), Some(&request_id));
+    let post = Departure::bound(departure.clone(), post);
     // No token drops a POST that is out: only the end of the grace does.
     let answer = tokio::select! {
         biased;
@@ -182,6 +192,10 @@ async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage
         () = params.journal.give_up() => return Err(MadeImage::GivenUp),
     };
     fault::point(fault::ANSWER_RECEIVED);
+    if matches!(answer, SubmitAnswer::NotSent { .. }) && departure.is_some_and(|departure| departure.was_held_back()) {
+        // The upstream was there: nothing is to be said of the lane.
+        return Err(MadeImage::HeldBack);
+    }
     let SubmitAnswer::Accepted { status, upstream_id } = &answer else {
         // With the permit in hand: whoever waits for it is to find the lane as this answer left it.
         params.journal.submit_answered(token.hash(), begun, &answer).await;

@@ -1,6 +1,9 @@
 //! A worker that is told to leave while submits are out.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use imagemill::simulator::{Behaviour, Rule, SimulatorOptions};
 use rustix::process::Signal;
@@ -9,7 +12,7 @@ use super::{
     fate::Fates,
     fleet::{Fleet, Worker},
 };
-use crate::support::eventually;
+use crate::support::{Stop, eventually};
 
 const HANDED_OVER: &str = "select count(*) from apalis.jobs
     where job_type = 'imagemill.generate_image' and status = 'Pending' and metadata ? 'resume' and lock_by is null";
@@ -48,16 +51,21 @@ async fn finish(fleet: &Fleet) {
 async fn what_is_polled_is_handed_over_whatever_submits_are_out_and_each_submit_by_its_own_answer() {
     let (fleet, mut worker) = busy("600").await;
     worker.process.signal(Signal::TERM);
+    let told = Instant::now();
     fleet
         .until("select count(*) = 4 from apalis.jobs where status = 'Pending' and metadata ? 'resume' and lock_by is null")
         .await;
+    // Promised are 2 s, on a machine that does nothing else.
+    assert!(told.elapsed() < 10 * Duration::from_secs(2), "handed over {:?} after the signal", told.elapsed());
     assert_eq!(fleet.world.number(HELD).await, 4, "what is out is held");
     worker.assert_runs();
     // Three are answered; the fourth, which is not, holds none of them up.
     fleet.world.simulator.control(|options| options.hold_submits = false).expect("let it answer");
+    let answered = Instant::now();
     fleet
         .until("select count(*) = 7 from apalis.jobs where status = 'Pending' and metadata ? 'resume' and lock_by is null")
         .await;
+    assert!(answered.elapsed() < 10 * Duration::from_secs(2), "handed over {:?} after the answers", answered.elapsed());
     assert_eq!((fleet.world.number(HANDED_OVER).await, fleet.world.number(HELD).await), (7, 1));
     assert_eq!(fleet.world.number("select count(*) from imagemill.attempts where state = 'accepted'").await, 7);
     worker.assert_runs();
@@ -69,11 +77,36 @@ async fn what_is_polled_is_handed_over_whatever_submits_are_out_and_each_submit_
     worker.process.signal(Signal::TERM);
     let status = worker.process.wait().await;
     assert_eq!(status.code(), Some(1), "{}", worker.process.last_words());
+    let log = worker.process.log();
+    assert!(!log.contains("connections are still in use"), "it waited for its connections: {}", worker.process.last_words());
     assert_eq!(fleet.bury(&worker).await.len(), 1);
     finish(&fleet).await;
     assert_eq!(fleet.world.cells().await, "completed: 7, failed/unknown_submit: 1");
     let counted = fleet.judge(&Fates::default()).await;
     assert_eq!((counted.billed, counted.unknown_by_end), (8, 1), "{counted:?}");
+}
+
+#[tokio::test]
+async fn an_id_that_only_its_worker_knows_is_in_the_log_when_a_second_signal_ends_it() {
+    let options = SimulatorOptions { hold_submits: true, ..SimulatorOptions::default() };
+    let (fleet, mut server) = Fleet::with_own_server(options).await;
+    fleet.world.create(1).await;
+    let mut worker = fleet.worker(&["--grace", "600"]).await;
+    eventually("the POST is out", || async { fleet.world.simulator.stats().arrivals == 1 }).await;
+    fleet.until("select count(*) = 1 from imagemill.attempts where state = 'submitting'").await;
+    server.stop(Stop::Fast).await;
+    fleet.world.simulator.control(|options| options.hold_submits = false).expect("let it answer");
+    eventually("its id was to be written", || async { worker.process.log().contains("upstream ids were not written") }).await;
+    worker.process.signal(Signal::TERM);
+    eventually("it leaves", || async { worker.process.log().contains("no submit starts") }).await;
+    worker.process.signal(Signal::TERM);
+    let status = worker.process.wait().await;
+    assert_eq!(status.code(), Some(1), "{}", worker.process.last_words());
+    let billed = fleet.world.simulator.ledger().remove(0);
+    let log = worker.process.log();
+    let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&billed.upstream_id)).unwrap_or_default();
+    let (cell, ordinal) = billed.request_id.as_deref().and_then(|id| id.split_once('/')).expect("a request id");
+    assert!(said.contains(cell) && said.contains(&format!("ordinal={ordinal}")), "{}", worker.process.last_words());
 }
 
 #[tokio::test]

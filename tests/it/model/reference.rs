@@ -77,12 +77,12 @@ impl Tables {
                 Evidence::Accepted
             }
             (true, _) => Evidence::NoSuchAttempt,
-            (false, attempt) => {
-                if let Some(row) = attempt.filter(|row| ["submitting", "unknown"].contains(&row.state.as_str())) {
-                    (row.state, row.upstream_id) = ("abandoned".to_owned(), id);
-                }
+            (false, Some(row)) if ["submitting", "unknown"].contains(&row.state.as_str()) => {
+                (row.state, row.upstream_id) = ("abandoned".to_owned(), id);
                 Evidence::LeaseLost
             }
+            (false, Some(row)) if row.upstream_id == id => Evidence::LeaseLost,
+            (false, _) => Evidence::Untaken,
         }
     }
 

@@ -116,6 +116,7 @@ impl Answer {
             Self::Settled(Err(QueueError::NeverLeft { .. })) => Some("never left"),
             Self::Accepted(Ok(Evidence::Accepted)) => Some("accepted"),
             Self::Accepted(Ok(Evidence::LeaseLost)) => Some("accepted late"),
+            Self::Accepted(Ok(Evidence::Untaken)) => Some("accepted late, and kept by no row"),
             Self::Accepted(Ok(Evidence::NoSuchAttempt)) => Some("accepted without an attempt"),
             Self::Begun(Ok(Some(_))) => Some("begun"),
             Self::Begun(Ok(None)) => Some("not begun"),

@@ -265,7 +265,7 @@ impl World {
                     Evidence::NoSuchAttempt => {
                         claimed.phase = Phase::Ended(handler::id_not_written(acceptance.ordinal, policy));
                     }
-                    Evidence::LeaseLost => session.release(&job),
+                    Evidence::LeaseLost | Evidence::Untaken => session.release(&job),
                 }
             }
             (Step::Settle { settles, is_repeat }, Answer::Settled(result)) => {

@@ -7,6 +7,8 @@ use crate::support::World;
 
 mod cancel;
 mod commands;
+mod departure;
+mod late_ids;
 mod race;
 mod retry;
 
