@@ -119,8 +119,8 @@ begin
     select states.next_submit_at, submit_pace.step, submit_pace.slack into pace
     from imagemill.lane_states as states
     join imagemill.lanes as lanes on lanes.lane = states.lane
-    cross join imagemill.submit_pace(coalesce(lanes.current_rate, lanes.submits_per_second), lanes.burst)
-    where states.lane = p_lane and coalesce(lanes.current_rate, lanes.submits_per_second) is not null;
+    cross join imagemill.submit_pace(least(lanes.current_rate, lanes.submits_per_second), lanes.burst)
+    where states.lane = p_lane and least(lanes.current_rate, lanes.submits_per_second) is not null;
     if not found then
         return;
     end if;
@@ -310,7 +310,7 @@ begin
 
     for one in
         select wanted.lane, lanes.lane is not null as is_limited, lanes.max_in_flight,
-               coalesce(lanes.current_rate, lanes.submits_per_second) as rate, lanes.burst, lanes.ramp_start, lanes.ramp_step,
+               least(lanes.current_rate, lanes.submits_per_second) as rate, lanes.burst, lanes.ramp_start, lanes.ramp_step,
                extract(epoch from lanes.ramp_interval)::double precision as ramp_interval, lanes.ramp_idle_reset,
                states.next_submit_at, states.ramp_since, states.active_at,
                pause.reason as pause, extract(epoch from pause.until - moment)::double precision as pause_left,

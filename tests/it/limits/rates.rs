@@ -45,3 +45,20 @@ async fn a_slow_rate_without_burst_keeps_submits_apart_and_a_raise_is_obeyed() {
     drop(workers);
     world.assert_settled().await;
 }
+
+#[tokio::test]
+async fn a_rate_that_is_lowered_while_the_lane_is_throttled_is_obeyed() {
+    let options = SimulatorOptions { pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
+    let world = World::with(options).await;
+    // Somebody lowered the rate after workers had lowered their own.
+    change_lane(&world, "submits_per_second = 2, burst = 1, current_rate = 50, rate_adapts = false").await;
+    world.create(20).await;
+    let worker = world.worker(&[]);
+    world.until("select count(*) >= 4 from imagemill.subtasks where status = 'completed'").await;
+    let ledger = world.simulator.ledger();
+    assert!(most_in_a_second(&ledger) <= 3, "{:?}", accepted(&ledger));
+    change_lane(&world, "submits_per_second = null").await;
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    drop(worker);
+    world.assert_settled().await;
+}
