@@ -49,7 +49,9 @@ with cell as materialized (
 ), lane as (
     select l.lane, l.max_in_flight, n.submitting + n.alive as in_flight, n.submitting, l.max_submits_per_day, d.today + 1 as tomorrow,
            (select coalesce(sum(x.submits), 0) from imagemill.lane_days x where x.lane = l.lane and x.day = d.today) as made_today,
-           l.ramp_start, s.next_submit_at, p.slack, coalesce(l.current_rate, l.submits_per_second) as rate,
+           l.ramp_start, p.slack,
+           imagemill.next_submit(s.next_submit_at, s.submit_step, s.submit_slack, p.step, p.slack, clock_timestamp()) as next_submit_at,
+           least(l.current_rate, l.submits_per_second) as rate,
            case when l.ramp_start is null then l.max_in_flight
                 when s.ramp_since is null or (n.submitting + n.alive = 0 and s.active_at < now() - l.ramp_idle_reset) then least(l.max_in_flight, l.ramp_start)
                 else least(l.max_in_flight, l.ramp_start + l.ramp_step * least(floor(
@@ -63,7 +65,7 @@ with cell as materialized (
         select (select count(*) from held h where h.lane = l.lane) as submitting,
                (select count(*) from imagemill.attempts a
                 where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as alive) as n
-    left join lateral imagemill.submit_pace(coalesce(l.current_rate, l.submits_per_second), l.burst) as p on true
+    left join lateral imagemill.submit_pace(least(l.current_rate, l.submits_per_second), l.burst) as p on true
 ), reason as (
     -- ends: what they are compared by. Where nobody knows the end, never; where a cell that ends is enough, soon.
     select 'no_worker' as code,
@@ -125,7 +127,8 @@ with cell as materialized (
     where l.rate is not null and d.due > now() and not c.is_resumed
     union all
     select case when c.is_resumed then 'resume' else 'turn' end,
-           case when c.is_resumed then 'an attempt is open: it is polled on before anything else, as soon as a worker has a free slot'
+           case when c.is_resumed and c.status = 'pending' then 'an earlier attempt is asked for before anything is paid, as soon as a worker has a free slot'
+                when c.is_resumed then 'an attempt is open: it is polled on before anything else, as soon as a worker has a free slot'
                 else 'it is due; others are served before it, or no worker has a free slot' end, null, '-infinity', 10
     from waiting c
 )

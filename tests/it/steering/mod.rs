@@ -9,6 +9,7 @@ mod cancel;
 mod commands;
 mod departure;
 mod late_ids;
+mod given_up;
 mod race;
 mod retry;
 
