@@ -289,16 +289,22 @@ comment on view imagemill.double_paid is 'Cells of which more than one submit wa
 comment on column imagemill.double_paid.states is 'Their attempts that were billed or may have been, in order: failed and timed_out allow another; unknown and abandoned only if on_unknown_submit or on_poll_limit says resubmit, or a person did.';
 
 create or replace view imagemill.axis_overview as
-select s.task_id, given.number - 1 as axis, t.axes -> (given.number - 1)::integer ->> 'name' as name, given.index as value_index,
-       imagemill.value_label(t.axes -> (given.number - 1)::integer -> 'values' -> given.index) as value,
-       count(*) as cells, count(*) filter (where s.status = 'completed') as completed, count(*) filter (where s.status = 'failed') as failed,
-       round(100.0 * count(*) filter (where s.status = 'failed') / count(*), 1) as failed_percent,
-       count(s.rating) as rated, round(avg(s.rating), 2) as average_rating
-from imagemill.subtasks s
-join imagemill.tasks t on t.id = s.task_id
-cross join lateral unnest(s.variable_indices) with ordinality as given (index, number)
-where not t.is_deleted
-group by s.task_id, given.number, given.index, t.axes;
+select t.id as task_id, c.number - 1 as axis, t.axes -> (c.number - 1)::integer ->> 'name' as name, c.index as value_index,
+       imagemill.value_label(t.axes -> (c.number - 1)::integer -> 'values' -> c.index) as value,
+       c.cells, c.completed, c.failed, round(100.0 * c.failed / c.cells, 1) as failed_percent, c.rated, c.average_rating,
+       t.name as task, u.username as owner
+from imagemill.tasks t
+join imagemill.users u on u.id = t.user_id
+-- Counted before anything of the task is looked at: its axes are large, and would be compared for each cell and axis. And of each task
+-- by itself, so that whoever asks by name reads no other's cells.
+cross join lateral (select given.number, given.index, count(*) as cells, count(*) filter (where s.status = 'completed') as completed,
+                           count(*) filter (where s.status = 'failed') as failed, count(s.rating) as rated,
+                           round(avg(s.rating), 2) as average_rating
+                    from imagemill.subtasks s
+                    cross join lateral unnest(s.variable_indices) with ordinality as given (index, number)
+                    where s.task_id = t.id
+                    group by given.number, given.index) as c
+where not t.is_deleted;
 comment on view imagemill.axis_overview is 'Each value of each axis: its cells, how many failed, and how they are rated. Ask for one task.';
 comment on column imagemill.axis_overview.axis is 'Its number, from 0.';
 comment on column imagemill.axis_overview.value_index is 'Its place on the axis, from 0: equal values stay apart.';
