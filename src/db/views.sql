@@ -47,17 +47,26 @@ $$;
 comment on function imagemill.readable_payload is 'A job''s payload as text; hex when it is not plain text.';
 
 create or replace view imagemill.jobs as
+with full_lanes as materialized (
+    -- Once a look, by the indexes of what is in flight, and not for each job.
+    select l.lane, format('a place: all %s of its lane are taken', l.max_in_flight) as waits_for
+    from imagemill.lanes l
+    where (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+          + (select count(*) from imagemill.attempts a
+             where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) >= l.max_in_flight
+)
 select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.lock_by as worker, j.lock_at as claimed_at, j.done_at,
        j.idempotency_key as key, j.metadata -> 'lane' as lane, j.metadata -> 'group' as "group", j.metadata -> 'owner' as owner,
        j.metadata ? 'resume' as resume, imagemill.readable_payload(j.job) as payload, j.last_result,
        coalesce((j.metadata -> 'crashes')::integer, 0) as crashes, t.id as task_id, t.name as task, u.username, s.cell,
        case when j.status <> 'Pending' then null
             when j.metadata ? 'alone' then 'only workers that were started for its task may take it'
-            when s.error is not null then s.error
-            when j.run_at > now() then 'not due yet'
-            else 'its turn'
+            when j.run_at > now() then coalesce(s.error, 'not due yet')
+            when full_lanes.lane is not null and not j.metadata ? 'resume' then full_lanes.waits_for
+            else coalesce(s.error, 'its turn')
        end as waits_for
 from apalis.jobs j
+left join full_lanes on full_lanes.lane = j.metadata -> 'lane'
 left join imagemill.tasks t on t.id = imagemill.as_uuid(j.metadata -> 'group')
 left join imagemill.users u on u.id = t.user_id
 left join imagemill.subtasks s
@@ -71,7 +80,7 @@ comment on column imagemill.jobs."group" is 'Id of its task.';
 comment on column imagemill.jobs.owner is 'Id of its owner; username is the name.';
 comment on column imagemill.jobs.resume is 'An attempt is open: it is taken before any other.';
 comment on column imagemill.jobs.crashes is 'Times that its worker died of nothing else; 5 fail it.';
-comment on column imagemill.jobs.waits_for is 'Why a pending job is not running.';
+comment on column imagemill.jobs.waits_for is 'Why a pending job is not running; a pause of its lane is told by lane_overview, and the one reason that ends last by why_not_running.';
 
 create or replace view imagemill.workers as
 select i.name as worker, i.host, i.pid, i.version,
