@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{output, report::Failure};
+use super::{output, report::Failure, stage::kept_pictures};
 use crate::{
     models::Axis,
     services::{
@@ -95,8 +95,13 @@ struct Pictures {
 
 impl Pictures {
     fn new(context: &Context, to: &Path) -> Result<Self, Failure> {
-        let from = context.settings.results.directory.clone();
-        let from = from.ok_or_else(|| Failure::usage("results.directory is not set: there are no kept pictures to copy"))?;
+        let from = kept_pictures(&context.settings);
+        if context.settings.results.directory.is_none() && !from.is_dir() {
+            let place = from.display();
+            return Err(Failure::usage(format_args!(
+                "results.directory is not set, and there are no kept pictures in {place} either: set it to where they were kept"
+            )));
+        }
         std::fs::create_dir_all(to)
             .map_err(|error| Failure::failed(format_args!("cannot make the directory {}: {error}", to.display())))?;
         Ok(Self { from, to: to.to_owned() })

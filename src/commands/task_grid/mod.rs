@@ -18,6 +18,7 @@ use self::{document::Document, pictures::Pictures};
 use super::{
     contact_sheet, output,
     report::Failure,
+    stage::kept_pictures,
     summary::{counted, grouped},
 };
 use crate::services::{
@@ -84,8 +85,7 @@ pub async fn grid(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let grid = grid_service::get_grid(context, actor, id).await?;
-    let kept = places.pictures.clone().or_else(|| context.settings.results.directory.clone());
-    let kept = kept.unwrap_or_else(|| PathBuf::from("pictures"));
+    let kept = places.pictures.clone().unwrap_or_else(|| kept_pictures(&context.settings));
     let page = places.output.clone().unwrap_or_else(|| PathBuf::from(format!("grid-{id}.html")));
     let png = places.png.clone();
     let write = move || write(&grid, &kept, page, png.as_deref());
