@@ -59,7 +59,8 @@ function makePlan() {
     ([...down, ...across].includes(number) ? sum : sum + (view.rest[number] ?? 0) * axis.stride), 0);
   const lengths = along.map((axis) => axes[axis].values.length);
   const count = lengths.reduce((product, length) => product * length, 1);
-  const wide = view.x === -1 ? 1 : axes[view.x].values.length;
+  // Kept with the plan: it still says what stands where when another column is chosen already.
+  const [wide, stride] = view.x === -1 ? [1, 0] : [axes[view.x].values.length, axes[view.x].stride];
   const offset = (ordinal) => {
     let rest = ordinal, sum = fixed;
     for (let at = along.length - 1; at >= 0; at -= 1) {
@@ -77,7 +78,7 @@ function makePlan() {
   return {
     isFlow, down, width, height, pitch, head, top: isFlow ? GAP : 44,
     left: isFlow ? (axes.length ? FLOW_MARGIN : Math.max(FLOW_MARGIN, Math.floor((box.clientWidth - view.size) / 2))) : head + GAP, length: isFlow ? count : count * wide,
-    cell: (position) => (isFlow ? offset(position) : offset(Math.floor(position / wide)) + (position % wide) * (view.x === -1 ? 0 : axes[view.x].stride)),
+    cell: (position) => (isFlow ? offset(position) : offset(Math.floor(position / wide)) + (position % wide) * stride),
     tall: pitch + (isFlow && axes.length ? CAPTION : 0),
     // What a caption names: the axes that are not held.
     named: [...down, ...across].sort((one, other) => one - other),
@@ -110,18 +111,12 @@ function rebuild() {
   draw();
 }
 
-// The same cell in the new plan where it is there, else the first.
+// Where a cell stands in the new plan: at its own row and column, whatever the values at which other axes are held.
 function positionOf(cell) {
-  if (plan.length > 5_000) {
-    const column = view.x === -1 || plan.isFlow ? 0 : indexOn(cell, view.x);
-    let row = 0;
-    const along = plan.isFlow && view.x !== -1 ? [...plan.down, view.x] : plan.down;
-    for (const axis of along) row = row * axes[axis].values.length + indexOn(cell, axis);
-    const position = plan.isFlow ? row : row * plan.width + column;
-    return plan.cell(position) === cell ? position : 0;
-  }
-  for (let position = 0; position < plan.length; position += 1) if (plan.cell(position) === cell) return position;
-  return 0;
+  const on = (axis) => (axis === -1 ? 0 : indexOn(cell, axis));
+  const along = plan.isFlow && view.x !== -1 ? [...plan.down, view.x] : plan.down;
+  const row = along.reduce((sum, axis) => sum * axes[axis].values.length + on(axis), 0);
+  return plan.isFlow ? row : row * plan.width + on(view.x);
 }
 
 function soon() {

@@ -1,6 +1,7 @@
 //! The grid: as data, as a page in a browser, as sheets; and the terminal.
 
 mod browser;
+mod choice;
 mod figures;
 mod matrix;
 mod page;
