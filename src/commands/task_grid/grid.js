@@ -6,7 +6,8 @@ const TALLEST = 15_000_000;
 // Pixels of a single picture's side at most.
 const LARGEST = 1_024;
 const CAPTION = 25;
-const isNarrow = matchMedia("(max-width: 720px)");
+// A phone, upright or held sideways.
+const isNarrow = matchMedia("(max-width: 720px), (max-height: 500px)");
 
 const box = byId("grid");
 const canvas = byId("canvas");

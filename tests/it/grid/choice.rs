@@ -46,3 +46,33 @@ async fn at_another_value_of_a_held_axis_keys_act_on_the_same_row_and_column() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.close().await;
 }
+
+#[tokio::test]
+async fn a_phone_held_sideways_has_room_for_pictures() {
+    let world = World::new().await;
+    let input = TaskInput::new("A study of lanterns in all kinds of weather, by day and by night, seen from the harbour")
+        .prompt(Prompt::freetext("a harbour"))
+        .variable_prompt("first", prompts("first", 9))
+        .variable_prompt("second", prompts("second", 9));
+    let task = ended_task(&world, input).await;
+    let (_, page) = written(&world, task, &[]).await;
+    let Some(mut browser) = Browser::start().await else { return };
+    for (width, height) in [(844, 390), (667, 375), (390, 844)] {
+        browser.show_as(width, height, "light").await;
+        browser.open(&page).await;
+        browser.until("document.querySelectorAll('.cell.completed img').length > 4").await;
+        let high = browser.evaluate("document.getElementById('grid').clientHeight").await.as_u64().expect("a height");
+        assert!(high * 2 > u64::from(height), "{high} of {height} pixels are the grid's");
+        assert_eq!(browser.evaluate("document.documentElement.scrollWidth").await, json!(width));
+        browser.shoot(&format!("sideways-{width}")).await;
+        browser.evaluate("document.querySelector('.cell.completed').click()").await;
+        browser.until("document.getElementById('viewer').open").await;
+        // All of what can be done there is in sight, and beside or below it a picture.
+        let seen = "[...document.querySelectorAll('#stage img, #stars button, #close')].every(part => {
+            const place = part.getBoundingClientRect();
+            return place.width > 20 && place.top >= 0 && place.bottom <= innerHeight && place.left >= 0 && place.right <= innerWidth; })";
+        assert_eq!(browser.evaluate(seen).await, json!(true), "{width} x {height}");
+        browser.shoot(&format!("sideways-{width}-viewer")).await;
+    }
+    browser.close().await;
+}
