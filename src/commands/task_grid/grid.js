@@ -105,7 +105,12 @@ function rebuild() {
     heads.style.fontSize = `${columnLetters()}px`;
     const corner = element("div", "corner");
     corner.setAttribute("role", "columnheader");
-    corner.append(element("span", "", view.x === -1 ? "" : `→ ${axes[view.x].name}`), element("span", "", `↓ ${plan.down.map((axis) => axes[axis].name).join(", ")}`));
+    const named = [["→", view.x === -1 ? [] : [view.x]], ["↓", plan.down]].map(([arrow, on]) => {
+      const line = element("span");
+      if (on.length) line.append(`${arrow} `, ...joined(on.map((axis) => axes[axis].name), ", "));
+      return line;
+    });
+    corner.append(...named);
     heads.append(corner);
     canvas.append(heads);
   }
@@ -171,7 +176,7 @@ function makeRow(number) {
     head.setAttribute("aria-colindex", 1);
     const cell = plan.cell(number * plan.width);
     const texts = plan.down.map((axis) => labelOn(cell, axis));
-    head.title = texts.join(" · ");
+    head.title = joinedText(texts, " · ");
     const label = element("span", "", texts[0] ?? "");
     // As many whole lines as the row has room for.
     label.style.webkitLineClamp = Math.max(1, Math.floor((plan.pitch - 14 - 17 * (texts.length - 1)) / 17.5));
@@ -207,9 +212,10 @@ function makeCell(position, column, row, isHasty) {
   made.style.height = `${plan.tall - GAP}px`;
   if (picture(cell) === null) made.append(why(cell)); else if (isHasty) owed.add(made); else showPicture(made, cell);
   if (plan.isFlow && axes.length) {
-    const text = plan.named.map((axis) => labelOn(cell, axis)).join(" · ");
-    const caption = element("span", "caption", text);
-    caption.title = text;
+    const texts = plan.named.map((axis) => labelOn(cell, axis));
+    const caption = element("span", "caption");
+    caption.append(...joined(texts, " · "));
+    caption.title = joinedText(texts, " · ");
     made.append(unsaid(caption));
   }
   drawRating(made, cell);
@@ -256,10 +262,12 @@ function drawRating(made, cell) {
   said.textContent = spoken(cell);
 }
 
-function spoken(cell) {
+const spoken = (cell) => told(cell).join(", ");
+
+function told(cell) {
   const value = rating(cell);
   const what = state(cell) === "failed" ? `failed, ${reason(cell).filter(Boolean).join(": ")}` : WORDS[state(cell)];
-  return [`cell ${cell}`, ...labels(cell), what, ...(value === null ? [] : [`rated ${value}`])].join(", ");
+  return [`cell ${cell}`, ...labels(cell), what, ...(value === null ? [] : [`rated ${value}`])];
 }
 
 // The cell that keys act on.
@@ -285,7 +293,7 @@ function go(position) {
 
 function sayHere() {
   const cell = plan.cell(view.position);
-  byId("here").textContent = `${spoken(cell)}, seed ${seed(cell)}`;
+  byId("here").replaceChildren(...joined([...told(cell), `seed ${seed(cell)}`], ", "));
 }
 
 // After a rating, wherever it was made.

@@ -11,7 +11,7 @@ function open(position) {
 function show() {
   const cell = plan.cell(view.position);
   const address = picture(cell);
-  byId("viewer-title").textContent = axes.length ? labels(cell).join(" · ") : data.task.name;
+  byId("viewer-title").replaceChildren(...joined(axes.length ? labels(cell) : [data.task.name], " · "));
   stage.classList.remove("whole");
   byId("zoom").setAttribute("aria-pressed", "false");
   if (address === null) {

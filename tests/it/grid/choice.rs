@@ -76,3 +76,33 @@ async fn a_phone_held_sideways_has_room_for_pictures() {
     }
     browser.close().await;
 }
+
+#[tokio::test]
+async fn labels_of_any_direction_stand_in_the_order_of_the_axes() {
+    let world = World::new().await;
+    let hebrew = |letter: &str| Prompt::freetext(format!("\u{5d0}\u{5d1} {letter} 12"));
+    let input = TaskInput::new("directions").variable_prompt("\u{5d2}\u{5d3}", [hebrew("\u{5d4}"), hebrew("\u{5d5}")]);
+    let input = input.variable_prompt("\u{5d6}\u{5d7}", [hebrew("\u{5d8}"), hebrew("\u{5d9}")]).ratio(["1:1", "2:3"]);
+    let task = ended_task(&world, input).await;
+    let (_, page) = written(&world, task, &[]).await;
+    let Some(mut browser) = Browser::start().await else { return };
+    browser.show_as(1440, 900, "light").await;
+    browser.open(&page).await;
+    let flow = "(rows => { rows.value = -1; rows.dispatchEvent(new Event('change')); })(document.getElementById('axis-y'))";
+    browser.evaluate(flow).await;
+    browser.evaluate("document.querySelector('.cell.completed').click()").await;
+    browser.until("document.getElementById('viewer').open").await;
+    // From left to right where each label begins, letter by letter: by the range of its text, wherever it stands.
+    let places = "[...document.querySelectorAll('.cell .caption, #viewer-title, #here')].slice(0, 20).map(line => {
+        const texts = document.createTreeWalker(line, NodeFilter.SHOW_TEXT), lefts = [];
+        const wanted = line.id === 'here' ? 4 : 2;
+        for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+            const range = document.createRange(); range.selectNodeContents(text); lefts.push(range.getBoundingClientRect().left); }
+        return lefts.length > wanted && lefts.every((left, number) => number === 0 || left >= lefts[number - 1]); })";
+    let found = browser.evaluate(places).await;
+    let lines = found.as_array().expect("lines");
+    assert!(lines.len() >= 6 && lines.iter().all(|line| line == true), "{found}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.shoot("directions").await;
+    browser.close().await;
+}
