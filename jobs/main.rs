@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(code) => code,
+        Err(failure) if failure.is_quiet() => failure.exit_code(),
         Err(failure) => {
             eprintln!("imagemill: {}", failure.line());
             failure.exit_code()

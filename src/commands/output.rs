@@ -24,7 +24,7 @@ pub(super) fn text(text: &str, output: &mut impl Write) -> Result<(), Failure> {
 }
 
 fn cannot_print(error: &io::Error) -> Failure {
-    Failure::failed(format_args!("cannot print: {error}"))
+    Failure::unprinted("print", error)
 }
 
 /// A time as people read it.

@@ -132,7 +132,7 @@ impl<'o, W: Write> Writer<'o, W> {
                 let mut writer = csv::Writer::from_writer(out);
                 let axes = axis_columns(&manifest.axes);
                 let columns = BEFORE.iter().copied().chain(axes.iter().map(String::as_str)).chain(AFTER);
-                writer.write_record(columns).map_err(|error| cannot_write(&error))?;
+                writer.write_record(columns).map_err(cannot_write_row)?;
                 Ok(Self::Csv(Box::new(writer)))
             }
             Form::Json => {
@@ -151,7 +151,7 @@ impl<'o, W: Write> Writer<'o, W> {
 
     fn cell(&mut self, task_id: Uuid, cell: &ManifestCell) -> Result<(), Failure> {
         match self {
-            Self::Csv(writer) => writer.write_record(record(task_id, cell)).map_err(|error| cannot_write(&error)),
+            Self::Csv(writer) => writer.write_record(record(task_id, cell)).map_err(cannot_write_row),
             Self::Json { out, is_first } => {
                 let begin = if std::mem::take(is_first) { "\n" } else { ",\n" };
                 let written = out.write_all(begin.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut **out, cell)?));
@@ -202,6 +202,14 @@ fn axis_columns(axes: &[Axis]) -> Vec<String> {
     axes.iter().map(|axis| format!("axis {}: {}", axis.number, axis.name)).collect()
 }
 
-fn cannot_write(error: &dyn std::fmt::Display) -> Failure {
-    Failure::failed(format_args!("cannot write the manifest: {error}"))
+fn cannot_write(error: &io::Error) -> Failure {
+    Failure::unprinted("write the manifest", error)
+}
+
+fn cannot_write_row(error: csv::Error) -> Failure {
+    let told = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => cannot_write(&error),
+        _ => Failure::failed(format_args!("cannot write the manifest: {told}")),
+    }
 }
