@@ -153,6 +153,9 @@ pub(crate) enum TaskCommand {
         /// Everybody's, not only one's own.
         #[arg(long)]
         all: bool,
+        /// Those that were deleted, and that `task restore` brings back.
+        #[arg(long)]
+        deleted: bool,
         /// Tasks at most.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,

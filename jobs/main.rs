@@ -24,6 +24,7 @@ use imagemill::{
         session::{Session, Who},
         task_export::Form,
         task_grid::Places,
+        task_list::Listed,
         task_rate::Given,
         task_remark::Remark,
         task_wait::Waited,
@@ -238,8 +239,9 @@ async fn task(
             commands::task_create::create(context, actor, definition, *options, json, out).await.map(|()| 0)
         }
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
-        (TaskCommand::List { all, limit }, _) => {
-            commands::task_list::list(context, actor, all, limit, json, out).await.map(|()| 0)
+        (TaskCommand::List { all, deleted, limit }, _) => {
+            let listed = Listed { everybody: all, deleted, limit };
+            commands::task_list::list(context, actor, listed, json, out).await.map(|()| 0)
         }
         (TaskCommand::Grid { id, output, png, pictures }, _) => {
             let places = Places { output, png, pictures };

@@ -3,11 +3,11 @@
 use sqlx::postgres::PgDatabaseError;
 use uuid::Uuid;
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, context::Context, error::ServiceError, task_service};
 use crate::{
     crud::{
         grid::{self, GridCell, GridHead, MatrixCell},
-        tasks::{self, TaskRow},
+        tasks::TaskRow,
     },
     models::{Fault, Faults, MatrixQuery, Permission},
 };
@@ -39,7 +39,7 @@ pub async fn get_grid(context: &Context, actor: &Actor, task_id: Uuid) -> Result
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
     let missing = || ServiceError::NotFound { what: "task", id: task_id.to_string() };
-    let task = tasks::get(&mut connection, task_id).await?.ok_or_else(missing)?;
+    let task = task_service::get_or_say_why_not(&mut connection, task_id).await?;
     let head = grid::get_head(&mut connection, task_id).await?.ok_or_else(missing)?;
     let cells = grid::get_cells(&mut connection, task_id).await?;
     Ok(Grid { task, head, cells })

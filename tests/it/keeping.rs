@@ -193,9 +193,27 @@ async fn a_deleted_task_is_out_of_sight_and_comes_back_unless_a_purge_has_begun(
     let spent = world.number("select sum(accepted)::bigint from imagemill.spend").await;
     let id = open.to_string();
     ends_with(&world, &["--as", "tester", "task", "delete", &id], 0).await;
-    for arguments in [["task", "show"], ["task", "delete"], ["task", "reuse"]] {
-        ends_with(&world, &["--as", "tester", arguments[0], arguments[1], &id], 1).await;
+    let told = format!("imagemill: task {id} is deleted; `imagemill task restore {id}` brings it back\n");
+    let ways: [&[&str]; 9] = [
+        &["show"],
+        &["delete"],
+        &["reuse"],
+        &["watch"],
+        &["grid"],
+        &["cancel"],
+        &["retry"],
+        &["export", "--csv"],
+        &["why", "--cell", "0"],
+    ];
+    for way in ways {
+        let arguments: Vec<&str> = ["--as", "tester", "task"].iter().chain(way).copied().chain([id.as_str()]).collect();
+        assert_eq!(ends_with(&world, &arguments, 1).await.1, told, "{way:?}");
     }
+    let deleted = printed(&world, &["--as", "tester", "task", "list", "--deleted", "--json"]).await;
+    assert_eq!(
+        deleted.as_array().map(|tasks| tasks.iter().map(|task| task["id"].clone()).collect::<Vec<_>>()),
+        Some(vec![json!(id)])
+    );
     assert!(task_service::list_tasks(context, actor, true, 10).await.expect("list").is_empty());
     assert_eq!(world.number("select count(*) from imagemill.task_overview").await, 0);
     assert_eq!(world.number("select sum(accepted)::bigint from imagemill.spend").await, spent);
