@@ -198,10 +198,10 @@ pub(crate) enum TaskCommand {
         #[arg(requires = "cell")]
         text: Option<String>,
         /// The cell, from 0.
-        #[arg(long, value_name = "N", requires = "text")]
+        #[arg(long, value_name = "N")]
         cell: Option<i32>,
         /// Take this remark away.
-        #[arg(long, value_name = "REMARK", conflicts_with = "text")]
+        #[arg(long, value_name = "REMARK", conflicts_with_all = ["text", "cell"])]
         remove: Option<Uuid>,
     },
     /// Keep a task at hand; without one, list those that are.

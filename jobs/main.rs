@@ -219,10 +219,10 @@ async fn task(
             None => Err(Failure::failed("the ratings were not read")),
         },
         (TaskCommand::Remark { id, text, cell, remove }, _) => {
-            let what = match (cell.zip(text), remove) {
-                (Some((cell, text)), _) => Remark::Add(cell, text),
-                (None, Some(remark)) => Remark::Remove(remark),
-                (None, None) => Remark::List,
+            let what = match (cell, text, remove) {
+                (Some(cell), Some(text), _) => Remark::Add(cell, text),
+                (_, _, Some(remark)) => Remark::Remove(remark),
+                (cell, _, None) => Remark::List(cell),
             };
             commands::task_remark::remark(context, actor, id, what, json, out).await.map(|()| 0)
         }

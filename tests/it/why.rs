@@ -260,8 +260,8 @@ async fn the_command_says_it_of_real_workers() {
     eventually("it runs", || async { printed(&world, &asked).await["code"] == json!("running") }).await;
     let (said, _) = ends_with(&world, &asked[..5], 0).await;
     assert!(said.starts_with("running: it is running: worker "), "{said}");
-    let (_, refused) = ends_with(&world, &["task", "why", &task, "--cell", "7"], 1).await;
-    assert!(refused.contains("there is no cell 7 of task"), "{refused}");
+    let (_, refused) = ends_with(&world, &["task", "why", &task, "--cell", "7"], 2).await;
+    assert!(refused.contains("has no cell 7"), "{refused}");
     drop(elsewhere);
     let mut reader = PgConnection::connect(world.database.url.expose_secret()).await.expect("connect");
     reader.execute("set role imagemill_reader").await.expect("take the role");
