@@ -4,7 +4,7 @@ use imagemill::models::{ConstantPrompt, Prompt, TaskInput};
 use serde_json::json;
 
 use super::{browser::Browser, ended_task, written};
-use crate::support::World;
+use crate::{commands::ends_with, support::World};
 
 /// Marked, said, and what the keyboard's reader is told.
 const HERE: &str = "[document.querySelector('.cell.here')?.id, document.getElementById('here').textContent.split(',')[0],
@@ -105,4 +105,25 @@ async fn labels_of_any_direction_stand_in_the_order_of_the_axes() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.shoot("directions").await;
     browser.close().await;
+}
+
+#[tokio::test]
+async fn places_that_cannot_be_meant_are_told_and_nothing_is_written() {
+    let world = World::new().await;
+    let task = ended_task(&world, TaskInput::new("places").prompt(Prompt::freetext("a harbour"))).await.to_string();
+    for (places, told) in [
+        (&["--output", "one.html", "--png", "./one.html"][..], "name two"),
+        (&["--output", "-"], "--output takes a file"),
+        (&["--png", "-"], "--png takes a file"),
+        (&["--pictures", "nowhere"], "nowhere is none"),
+        (&["--output", "nowhere/one.html"], "nowhere cannot be used"),
+        (&["--png", "nowhere/one.png"], "nowhere cannot be used"),
+    ] {
+        let mut arguments = vec!["--as", "tester", "task", "grid", &task];
+        arguments.extend(places);
+        let (_, line) = ends_with(&world, &arguments, 2).await;
+        assert!(line.contains(told), "{places:?}: {line}");
+    }
+    let written: Vec<_> = std::fs::read_dir(world.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(written, ["kept pictures"]);
 }

@@ -12,6 +12,7 @@ async fn a_sheet_is_labelled_and_above_its_size_there_are_several() {
     let small =
         ended_task(&world, TaskInput::new("small").variable_prompt("style", styles[..3].to_vec()).ratio(["1:1", "2:3"])).await;
     let file = world.directory.path().join("sheets").join("sheet.png");
+    std::fs::create_dir(world.directory.path().join("sheets")).unwrap();
     let png = file.display().to_string();
     let (said, _) = written(&world, small, &["--png", &png]).await;
     assert_eq!(said["sheets"], serde_json::json!([png]));
