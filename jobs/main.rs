@@ -332,6 +332,9 @@ fn invocation(cli: &Cli) -> String {
     if let Some(file) = &cli.config {
         words.extend(["--config".to_owned(), file.display().to_string()]);
     }
+    if let Some(user) = &cli.user {
+        words.extend(["--as".to_owned(), user.clone()]);
+    }
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
