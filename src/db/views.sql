@@ -14,7 +14,7 @@ language sql immutable parallel safe
 as $$
     select case jsonb_typeof(value)
                when 'object' then coalesce(nullif(value ->> 'name', ''), nullif(value ->> 'value', ''), '(without)')
-               when 'null' then '(none)'
+               when 'null' then 'none'
                else value #>> '{}'
            end
 $$;
@@ -56,15 +56,16 @@ with full_lanes as materialized (
              where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) >= l.max_in_flight
 )
 select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.lock_by as worker, j.lock_at as claimed_at, j.done_at,
-       j.idempotency_key as key, j.metadata -> 'lane' as lane, j.metadata -> 'group' as "group", j.metadata -> 'owner' as owner,
+       j.idempotency_key as key, j.metadata -> 'lane' as lane, j.metadata -> 'group' as "group", u.username as owner,
        j.metadata ? 'resume' as resume, imagemill.readable_payload(j.job) as payload, j.last_result,
-       coalesce((j.metadata -> 'crashes')::integer, 0) as crashes, t.id as task_id, t.name as task, u.username, s.cell,
+       coalesce((j.metadata -> 'crashes')::integer, 0) as crashes, t.id as task_id, t.name as task, s.cell,
        case when j.status <> 'Pending' then null
             when j.metadata ? 'alone' then 'only workers that were started for its task may take it'
             when j.run_at > now() then coalesce(s.error, 'not due yet')
             when full_lanes.lane is not null and not j.metadata ? 'resume' then full_lanes.waits_for
             else coalesce(s.error, 'its turn')
-       end as waits_for
+       end as waits_for,
+       j.metadata -> 'owner' as owner_id
 from apalis.jobs j
 left join full_lanes on full_lanes.lane = j.metadata -> 'lane'
 left join imagemill.tasks t on t.id = imagemill.as_uuid(j.metadata -> 'group')
@@ -77,7 +78,7 @@ comment on column imagemill.jobs.claim is 'Number of its latest claim; 0: never 
 comment on column imagemill.jobs.worker is 'Who runs it. What is running is found by an index where worker is not null; no index has the status.';
 comment on column imagemill.jobs.key is 'The cell''s id, or task_id:round.';
 comment on column imagemill.jobs."group" is 'Id of its task.';
-comment on column imagemill.jobs.owner is 'Id of its owner; username is the name.';
+comment on column imagemill.jobs.owner is 'Name of its owner; owner_id is the id.';
 comment on column imagemill.jobs.resume is 'An attempt is open: it is taken before any other.';
 comment on column imagemill.jobs.crashes is 'Times that its worker died of nothing else; 5 fail it.';
 comment on column imagemill.jobs.waits_for is 'Why a pending job is not running; a pause of its lane is told by lane_overview, and the one reason that ends last by why_not_running.';
