@@ -164,6 +164,9 @@ pub(crate) enum TaskCommand {
     Show {
         /// The task.
         id: Uuid,
+        /// All of its cells, however many.
+        #[arg(long)]
+        all: bool,
     },
     /// Write a task's cells as CSV, or with --json as JSON: where each stands, seed, prompts, upstream id, state, cost, hash.
     Export {

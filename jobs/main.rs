@@ -265,7 +265,7 @@ async fn task(
             Ok(new) => commands::task_limit::limit(context, actor, id, &new, json, out).await.map(|()| 0),
             Err(faults) => Err(Failure::usage(faults)),
         },
-        (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Show { id, all }, _) => commands::task_show::show(context, actor, id, all, json, out).await.map(|()| 0),
         (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {

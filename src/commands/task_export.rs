@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{output, report::Failure, stage::kept_pictures};
+use super::{output, report::Failure, stage::kept_pictures, summary::counted};
 use crate::{
     models::Axis,
     services::{
@@ -82,7 +82,8 @@ pub async fn export(
     writer.end()?;
     out.flush().map_err(|error| cannot_write(&error))?;
     if left > 0 {
-        output::note(&format!("{left} kept pictures are not where they were kept, and were not copied: see results.directory"));
+        let told = if left == 1 { "is not where it was kept, and was" } else { "are not where they were kept, and were" };
+        output::note(&format!("{} {told} not copied: see results.directory", counted(left, "kept picture")));
     }
     Ok(())
 }

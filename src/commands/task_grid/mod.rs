@@ -118,10 +118,12 @@ pub async fn grid(
     lines.extend(written.sheets.iter().map(|sheet| sheet.display().to_string()));
     let (cells, files, urls) = (written.cells as i64, written.files as i64, written.urls as i64);
     output::note(&format!(
-        "{}: {} as files, {} by their URL, {} kB of page without them",
+        "{}: {} kept as {}, {} named by {} URL, {} kB of page without them",
         counted(cells, "cell"),
         counted(files, "picture"),
+        if files == 1 { "a file" } else { "files" },
         grouped(urls),
+        if urls == 1 { "its" } else { "their" },
         grouped(written.page_bytes.div_ceil(1_000) as i64)
     ));
     output::text(&lines.join("\n"), out)
