@@ -153,6 +153,9 @@ pub(crate) enum TaskCommand {
         /// Everybody's, not only one's own.
         #[arg(long)]
         all: bool,
+        /// Those that were deleted, and that `task restore` brings back.
+        #[arg(long)]
+        deleted: bool,
         /// Tasks at most.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
@@ -161,6 +164,9 @@ pub(crate) enum TaskCommand {
     Show {
         /// The task.
         id: Uuid,
+        /// All of its cells, however many.
+        #[arg(long)]
+        all: bool,
     },
     /// Write a task's cells as CSV, or with --json as JSON: where each stands, seed, prompts, upstream id, state, cost, hash.
     Export {
@@ -195,10 +201,10 @@ pub(crate) enum TaskCommand {
         #[arg(requires = "cell")]
         text: Option<String>,
         /// The cell, from 0.
-        #[arg(long, value_name = "N", requires = "text")]
+        #[arg(long, value_name = "N")]
         cell: Option<i32>,
         /// Take this remark away.
-        #[arg(long, value_name = "REMARK", conflicts_with = "text")]
+        #[arg(long, value_name = "REMARK", conflicts_with_all = ["text", "cell"])]
         remove: Option<Uuid>,
     },
     /// Keep a task at hand; without one, list those that are.

@@ -24,6 +24,7 @@ use imagemill::{
         session::{Session, Who},
         task_export::Form,
         task_grid::Places,
+        task_list::Listed,
         task_rate::Given,
         task_remark::Remark,
         task_wait::Waited,
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(code) => code,
+        Err(failure) if failure.is_quiet() => failure.exit_code(),
         Err(failure) => {
             eprintln!("imagemill: {}", failure.line());
             failure.exit_code()
@@ -217,10 +219,10 @@ async fn task(
             None => Err(Failure::failed("the ratings were not read")),
         },
         (TaskCommand::Remark { id, text, cell, remove }, _) => {
-            let what = match (cell.zip(text), remove) {
-                (Some((cell, text)), _) => Remark::Add(cell, text),
-                (None, Some(remark)) => Remark::Remove(remark),
-                (None, None) => Remark::List,
+            let what = match (cell, text, remove) {
+                (Some(cell), Some(text), _) => Remark::Add(cell, text),
+                (_, _, Some(remark)) => Remark::Remove(remark),
+                (cell, _, None) => Remark::List(cell),
             };
             commands::task_remark::remark(context, actor, id, what, json, out).await.map(|()| 0)
         }
@@ -237,8 +239,9 @@ async fn task(
             commands::task_create::create(context, actor, definition, *options, json, out).await.map(|()| 0)
         }
         (TaskCommand::Create { .. }, None) => Err(Failure::failed("the task file was not read")),
-        (TaskCommand::List { all, limit }, _) => {
-            commands::task_list::list(context, actor, all, limit, json, out).await.map(|()| 0)
+        (TaskCommand::List { all, deleted, limit }, _) => {
+            let listed = Listed { everybody: all, deleted, limit };
+            commands::task_list::list(context, actor, listed, json, out).await.map(|()| 0)
         }
         (TaskCommand::Grid { id, output, png, pictures }, _) => {
             let places = Places { output, png, pictures };
@@ -262,7 +265,7 @@ async fn task(
             Ok(new) => commands::task_limit::limit(context, actor, id, &new, json, out).await.map(|()| 0),
             Err(faults) => Err(Failure::usage(faults)),
         },
-        (TaskCommand::Show { id }, _) => commands::task_show::show(context, actor, id, json, out).await.map(|()| 0),
+        (TaskCommand::Show { id, all }, _) => commands::task_show::show(context, actor, id, all, json, out).await.map(|()| 0),
         (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {
@@ -330,6 +333,9 @@ fn invocation(cli: &Cli) -> String {
     }
     if let Some(file) = &cli.config {
         words.extend(["--config".to_owned(), file.display().to_string()]);
+    }
+    if let Some(user) = &cli.user {
+        words.extend(["--as".to_owned(), user.clone()]);
     }
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }

@@ -131,12 +131,12 @@ async fn on_stage(stage: &Stage, simulator: &Simulator, options: &DemoOptions) -
     let (directory, place) = (stage.pictures.clone(), contact_sheet.clone());
     let drawn = tokio::task::spawn_blocking(move || contact_sheet::write(&grid, &directory, &place)).await;
     drawn.map_err(Failure::failed)?.map_err(Failure::failed)?;
-    let psql = if options.is_database_configured {
-        format!("IMAGEMILL_DATABASE__URL= {} psql", options.invocation)
+    let program = if options.is_database_configured {
+        format!("IMAGEMILL_DATABASE__URL= {}", options.invocation)
     } else {
-        format!("{} psql", options.invocation)
+        options.invocation.clone()
     };
-    let summary = Summary::of(stage, task, took, &psql).await?;
+    let summary = Summary::of(stage, task, took, &program).await?;
     Ok(Demo { summary, contact_sheet, checks })
 }
 

@@ -23,7 +23,7 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
         [
             lane.lane.clone(),
             lane.max_in_flight.to_string(),
-            lane.open_attempts.to_string(),
+            lane.in_flight.to_string(),
             number(lane.submits_per_second.map(|rate| rate.to_string())),
             lane.burst.to_string(),
             number(lane.polls_per_second.map(|rate| rate.to_string())),
@@ -32,7 +32,7 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             if lane.pauses.is_empty() { "-".to_owned() } else { lane.pauses.join("; ") },
         ]
     });
-    let header = ["LANE", "MAX IN FLIGHT", "OPEN", "SUBMITS/S", "BURST", "POLLS/S", "TODAY", "PAUSED"];
+    let header = ["LANE", "MAX IN FLIGHT", "IN FLIGHT", "SUBMITS/S", "BURST", "POLLS/S", "TODAY", "PAUSED"];
     output::text(&table(header, rows), out)
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::{report::Failure, table::table};
+use super::{report::Failure, table::fitted, terminal};
 use crate::crud::tasks::TaskRow;
 
 /// Writes a document as indented JSON.
@@ -24,7 +24,7 @@ pub(super) fn text(text: &str, output: &mut impl Write) -> Result<(), Failure> {
 }
 
 fn cannot_print(error: &io::Error) -> Failure {
-    Failure::failed(format_args!("cannot print: {error}"))
+    Failure::unprinted("print", error)
 }
 
 /// A time as people read it.
@@ -32,7 +32,7 @@ pub(super) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Tasks as a table.
+/// Tasks as a table, as wide as standard output is.
 pub(super) fn tasks(tasks: &[TaskRow]) -> String {
     let rows = tasks.iter().map(|task| {
         [
@@ -49,7 +49,9 @@ pub(super) fn tasks(tasks: &[TaskRow]) -> String {
         ]
     });
     let header = ["TASK", "OWNER", "STATUS", "ENDED", "CELLS", "COMPLETED", "FAILED", "CANCELLED", "CREATED", "NAME"];
-    table(header, rows)
+    // Its id is what commands take, and its state what is looked for.
+    let goes = ["CREATED", "OWNER", "CANCELLED", "CELLS", "COMPLETED", "FAILED", "ENDED", "STATUS"];
+    fitted(header, rows, &goes, terminal::width(&io::stdout()))
 }
 
 /// A note to people, beside the data: on standard error. That it cannot be written changes nothing.

@@ -18,6 +18,10 @@ use crate::{
 /// The rate is that of the last so many seconds.
 const WINDOW: Duration = Duration::from_secs(20);
 
+/// Columns of a bar, and how few of them may be left where there is no room.
+const BAR: usize = 30;
+const LEAST_BAR: usize = 6;
+
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -86,11 +90,17 @@ struct Screen {
     failures: Option<ProgressBar>,
 }
 
-/// A bar with a name before it.
-fn style(name: &str) -> ProgressStyle {
+/// A bar with a name before it and a message after it: shorter where the terminal has no room for all of it.
+fn style(name: &str, total: u64, message: &str) -> ProgressStyle {
     let colour = if terminal::has_colours(&std::io::stderr()) { ".green" } else { "" };
-    let template = format!("{name}{{bar:30{colour}}} {{pos}}/{{len}}  {{msg}}");
+    let bar = bar_width(terminal::width(&std::io::stderr()), name.len() + 2 * total.to_string().len() + 4 + message.len());
+    let template = format!("{name}{{bar:{bar}{colour}}} {{pos}}/{{len}}  {{wide_msg}}");
     ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// What the bar has where all else takes so many columns. Not the last one: a terminal may break the line there.
+fn bar_width(columns: Option<u16>, others: usize) -> usize {
+    columns.map_or(BAR, |columns| usize::from(columns).saturating_sub(others + 1).clamp(LEAST_BAR, BAR))
 }
 
 /// Shows how a task gets on.
@@ -107,7 +117,7 @@ impl Progress {
     pub fn start() -> Self {
         let screen = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            let bar = all.add(ProgressBar::no_length().with_style(style("")));
+            let bar = all.add(ProgressBar::no_length().with_style(style("", 0, "")));
             Screen { all, bar, lanes: BTreeMap::new(), failures: None }
         });
         Self { screen, samples: VecDeque::new(), last_line: None, last_reason: None }
@@ -119,6 +129,7 @@ impl Progress {
         let rate = self.rate(now, snapshot.ended());
         let text = snapshot.text(rate);
         if let Some(Screen { bar, .. }) = &self.screen {
+            bar.set_style(style("", snapshot.total, &text));
             bar.set_length(snapshot.total);
             bar.set_position(snapshot.ended());
             bar.set_message(text);
@@ -154,15 +165,17 @@ impl Progress {
         for lane in all {
             let left = open.iter().find(|left| left.lane == lane.lane);
             let bar = screen.lanes.entry(lane.lane.clone()).or_insert_with(|| {
-                let bar = ProgressBar::no_length().with_style(style(&format!("{:5} ", lane.lane)));
+                let bar = ProgressBar::no_length();
                 match &screen.failures {
                     Some(failures) => screen.all.insert_before(failures, bar),
                     None => screen.all.add(bar),
                 }
             });
+            let message = format!("{} in flight", left.map_or(0, |left| left.in_flight));
+            bar.set_style(style(&format!("{:5} ", lane.lane), count(lane.cells), &message));
             bar.set_length(count(lane.cells));
             bar.set_position(count(lane.cells - left.map_or(0, |left| left.cells)));
-            bar.set_message(format!("{} in flight", left.map_or(0, |left| left.in_flight)));
+            bar.set_message(message);
         }
     }
 
@@ -182,7 +195,9 @@ impl Progress {
             let plain = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             screen.all.add(ProgressBar::no_length().with_style(plain))
         });
-        bar.set_message(failures.iter().map(line).collect::<Vec<_>>().join("\n"));
+        let columns = terminal::width(&std::io::stderr()).map_or(u16::MAX, |columns| columns.saturating_sub(1));
+        let lines = failures.iter().map(|failed| terminal::cut(&line(failed), columns).into_owned());
+        bar.set_message(lines.collect::<Vec<_>>().join("\n"));
     }
 
     /// Leaves the last numbers on the screen.
@@ -225,6 +240,14 @@ mod tests {
         assert_eq!(HALF.text(Some(0.5)), "90 done, 10 failed, 8 in flight, 0.5/s, 3 min 20 s left");
         let end = Snapshot { completed: 180, failed: 10, cancelled: 10, in_flight: 0, ..HALF };
         assert_eq!(end.text(Some(2.0)), "180 done, 10 failed, 10 cancelled, 0 in flight, 2.0/s");
+    }
+
+    #[test]
+    fn a_bar_is_shorter_where_the_terminal_has_no_room() {
+        assert_eq!(bar_width(None, 200), BAR);
+        assert_eq!(bar_width(Some(200), 60), BAR);
+        assert_eq!(bar_width(Some(80), 61), 18);
+        assert_eq!(bar_width(Some(60), 61), LEAST_BAR);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! How a command ends: exit codes, and an error in one line with the way out.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, io, process::ExitCode};
 
 use super::{logs::LogError, simulate::SimulateError};
 use crate::{services::error::ServiceError, simulator::SimulatorError};
 
-/// A command that did not do what it was asked for.
+/// A command that did not do what it was asked for; or one whose reader has gone, which is its end, and nothing to tell.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
@@ -21,6 +21,19 @@ impl Failure {
     /// Wrong usage, bad input or a wrong setting: exit code 2.
     pub fn usage(error: impl Display) -> Self {
         Self { message: error.to_string(), code: 2 }
+    }
+
+    /// Standard output takes no more. Where its reader has seen enough, as in `... | head`, it is a quiet end: exit code 0.
+    pub(super) fn unprinted(what: &str, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { message: String::new(), code: 0 },
+            _ => Self::failed(format_args!("cannot {what}: {error}")),
+        }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_quiet(&self) -> bool {
+        self.code == 0
     }
 
     /// The message, in one line.

@@ -136,7 +136,7 @@ async fn on_stage(
     // A simulator that ends with this command must not be given the cells of other tasks.
     let run = Run { task: id, workers: options.workers, alone: simulator.is_some(), go_on: &go_on };
     let task = running::to_the_end(stage, leave, &run).await?;
-    Summary::of(stage, task, began.elapsed(), &format!("{invocation} psql")).await
+    Summary::of(stage, task, began.elapsed(), invocation).await
 }
 
 fn worker_processes(number: u16) -> String {

@@ -12,8 +12,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     app::{self, Database},
-    config::Loaded,
+    config::{Loaded, Settings},
 };
+
+/// Where kept pictures are: where `run` keeps them if nothing is set.
+pub(super) fn kept_pictures(settings: &Settings) -> PathBuf {
+    settings.results.directory.clone().unwrap_or_else(|| PathBuf::from("pictures"))
+}
 
 /// Everything that is there before a task is created. To be closed whatever happens.
 pub(super) struct Stage {
@@ -31,7 +36,7 @@ impl Stage {
     /// Starts what is not there. `variables` has the passwords of the first users.
     pub(super) async fn set(mut effective: Effective, who: &Who, variables: &Loaded) -> Result<Self, Failure> {
         let settings = effective.settings()?;
-        let pictures = absolute(settings.results.directory.as_deref().unwrap_or(Path::new("pictures")))?;
+        let pictures = absolute(&kept_pictures(&settings))?;
         std::fs::create_dir_all(&pictures).map_err(|error| {
             let place = pictures.display();
             Failure::failed(format_args!("cannot keep pictures in {place}: {error}; set results.directory to another place"))

@@ -25,13 +25,15 @@ pub(super) struct Summary {
     pub(super) not_kept: i64,
     /// Where its workers' logs are.
     pub(super) logs: Option<PathBuf>,
-    /// Commands that show more.
+    /// Commands that show the task, and its pictures.
+    pub(super) commands: Vec<String>,
+    /// Queries of the views that show more.
     pub(super) queries: Vec<String>,
 }
 
 impl Summary {
-    /// Reads what became of the task. `psql` is how this program's `psql` is called.
-    pub(super) async fn of(stage: &Stage, task: TaskRow, took: Duration, psql: &str) -> Result<Self, Failure> {
+    /// Reads what became of the task. `program` is how this one is called.
+    pub(super) async fn of(stage: &Stage, task: TaskRow, took: Duration, program: &str) -> Result<Self, Failure> {
         let (context, actor) = (stage.session.context(), &stage.session.actor);
         let outcomes = task_progress::get_outcomes(context, actor, task.id).await?;
         let not_kept = task_progress::count_not_kept(context, actor, task.id).await?;
@@ -41,7 +43,8 @@ impl Summary {
             seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
             pictures: stage.pictures.join(task.id.to_string()),
             logs: stage.logs.clone(),
-            queries: queries(&task, psql),
+            commands: ["show", "grid"].map(|what| format!("{program} task {what} {}", task.id)).into(),
+            queries: queries(&task, program),
             task,
         })
     }
@@ -65,26 +68,28 @@ impl Summary {
             self.seconds,
             table(["STATUS", "WHY", "CELLS"], rows),
             self.pictures.display(),
-            self.queries.join("\n  "),
+            [&self.commands[..], &self.queries].concat().join("\n  "),
         )
     }
 }
 
-/// How the cells ended, why some did not, and what was sent: each a line for a shell.
-fn queries(task: &TaskRow, psql: &str) -> Vec<String> {
+/// Why some cells failed, where each stands and how it ended, and what was sent: each a line for a shell.
+fn queries(task: &TaskRow, program: &str) -> Vec<String> {
     let id = task.id;
     [
-        format!("select status, error_kind, count(*) from imagemill.subtasks where task_id = '{id}' group by 1, 2 order by 1, 2"),
         format!(
-            "select cell, imagemill.expanded_prompts(t.prompts, s.variable_indices) as prompts, s.seed, s.result_file, s.error \
-             from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id where t.id = '{id}' order by cell"
+            "select error_kind, cells, latest_error, examples from imagemill.failures where task_id = '{id}' order by cells desc"
         ),
         format!(
-            "select s.cell, a.ordinal, a.state, a.upstream_id, a.polls, a.error from imagemill.attempts a \
-             join imagemill.subtasks s on s.id = a.subtask_id where s.task_id = '{id}' order by s.cell, a.ordinal"
+            "select cell, status, position, seed, result_file, error_kind, error \
+             from imagemill.subtask_details where task_id = '{id}' order by cell"
+        ),
+        format!(
+            "select cell, ordinal, at, event, after, upstream_id, polls, error \
+             from imagemill.attempts_timeline where task_id = '{id}' order by cell, ordinal, at"
         ),
     ]
-    .map(|query| format!("{psql} -c \"{query}\""))
+    .map(|query| format!("{program} psql -c \"{query}\""))
     .into()
 }
 

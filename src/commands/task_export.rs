@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{output, report::Failure};
+use super::{output, report::Failure, stage::kept_pictures, summary::counted};
 use crate::{
     models::Axis,
     services::{
@@ -82,7 +82,8 @@ pub async fn export(
     writer.end()?;
     out.flush().map_err(|error| cannot_write(&error))?;
     if left > 0 {
-        output::note(&format!("{left} kept pictures are not where they were kept, and were not copied: see results.directory"));
+        let told = if left == 1 { "is not where it was kept, and was" } else { "are not where they were kept, and were" };
+        output::note(&format!("{} {told} not copied: see results.directory", counted(left, "kept picture")));
     }
     Ok(())
 }
@@ -95,8 +96,13 @@ struct Pictures {
 
 impl Pictures {
     fn new(context: &Context, to: &Path) -> Result<Self, Failure> {
-        let from = context.settings.results.directory.clone();
-        let from = from.ok_or_else(|| Failure::usage("results.directory is not set: there are no kept pictures to copy"))?;
+        let from = kept_pictures(&context.settings);
+        if context.settings.results.directory.is_none() && !from.is_dir() {
+            let place = from.display();
+            return Err(Failure::usage(format_args!(
+                "results.directory is not set, and there are no kept pictures in {place} either: set it to where they were kept"
+            )));
+        }
         std::fs::create_dir_all(to)
             .map_err(|error| Failure::failed(format_args!("cannot make the directory {}: {error}", to.display())))?;
         Ok(Self { from, to: to.to_owned() })
@@ -127,7 +133,7 @@ impl<'o, W: Write> Writer<'o, W> {
                 let mut writer = csv::Writer::from_writer(out);
                 let axes = axis_columns(&manifest.axes);
                 let columns = BEFORE.iter().copied().chain(axes.iter().map(String::as_str)).chain(AFTER);
-                writer.write_record(columns).map_err(|error| cannot_write(&error))?;
+                writer.write_record(columns).map_err(cannot_write_row)?;
                 Ok(Self::Csv(Box::new(writer)))
             }
             Form::Json => {
@@ -146,7 +152,7 @@ impl<'o, W: Write> Writer<'o, W> {
 
     fn cell(&mut self, task_id: Uuid, cell: &ManifestCell) -> Result<(), Failure> {
         match self {
-            Self::Csv(writer) => writer.write_record(record(task_id, cell)).map_err(|error| cannot_write(&error)),
+            Self::Csv(writer) => writer.write_record(record(task_id, cell)).map_err(cannot_write_row),
             Self::Json { out, is_first } => {
                 let begin = if std::mem::take(is_first) { "\n" } else { ",\n" };
                 let written = out.write_all(begin.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut **out, cell)?));
@@ -197,6 +203,14 @@ fn axis_columns(axes: &[Axis]) -> Vec<String> {
     axes.iter().map(|axis| format!("axis {}: {}", axis.number, axis.name)).collect()
 }
 
-fn cannot_write(error: &dyn std::fmt::Display) -> Failure {
-    Failure::failed(format_args!("cannot write the manifest: {error}"))
+fn cannot_write(error: &io::Error) -> Failure {
+    Failure::unprinted("write the manifest", error)
+}
+
+fn cannot_write_row(error: csv::Error) -> Failure {
+    let told = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => cannot_write(&error),
+        _ => Failure::failed(format_args!("cannot write the manifest: {told}")),
+    }
 }

@@ -49,7 +49,14 @@ pub async fn rate(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let rated = match given {
-        Given::Cell(rating) => ratings::rate_task(context, actor, id, &[*rating]).await?,
+        Given::Cell(rating) => match ratings::rate_task(context, actor, id, &[*rating]).await {
+            // Nobody gave a list: each says by itself which cell it is.
+            Err(ServiceError::Input(faults)) => {
+                let told: Vec<String> = faults.0.into_iter().map(|fault| format!("cell {}", fault.message)).collect();
+                return Err(Failure::usage(told.join("; ")));
+            }
+            done => done?,
+        },
         Given::File(name, file) => match ratings::rate_file(context, actor, id, file).await {
             Err(ServiceError::Input(faults)) => {
                 let count = faults.0.len();

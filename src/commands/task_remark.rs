@@ -15,8 +15,8 @@ pub enum Remark {
     Add(i32, String),
     /// Takes a remark away.
     Remove(Uuid),
-    /// Shows all of them.
-    List,
+    /// Shows all of them, or those of one cell.
+    List(Option<i32>),
 }
 
 /// Adds, removes, or prints remarks.
@@ -37,8 +37,8 @@ pub async fn remark(
             remarks::remove_remark(context, actor, id, remark).await?;
             if json { output::json(&json!({ "removed": remark }), out) } else { output::text(&format!("removed: {remark}"), out) }
         }
-        Remark::List => {
-            let found = remarks::list_remarks(context, actor, id).await?;
+        Remark::List(cell) => {
+            let found = remarks::list_remarks(context, actor, id, cell).await?;
             if json {
                 return output::json(&found, out);
             }

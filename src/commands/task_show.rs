@@ -5,14 +5,27 @@ use std::io::Write;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{output, report::Failure, table::table};
+use super::{output, report::Failure, summary::counted, table::table};
 use crate::{
     crud::{subtasks::SubtaskRow, tasks::TaskRow},
-    services::{actor::Actor, context::Context, subtask_service, task_progress, task_service},
+    services::{actor::Actor, context::Context, grid_service, subtask_service, task_progress, task_service},
 };
 
-/// Prints a task, its counts and its cells.
-pub async fn show(context: &Context, actor: &Actor, id: Uuid, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+/// Cells that are shown unless all are asked for.
+const MOST_CELLS: usize = 200;
+
+/// Characters of a value of an axis, as in the views.
+const VALUE_CHARACTERS: usize = 60;
+
+/// Prints a task, its counts and its cells: of many the first ones, unless all are asked for.
+pub async fn show(
+    context: &Context,
+    actor: &Actor,
+    id: Uuid,
+    all: bool,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let task = task_service::get_task(context, actor, id).await?;
     let outcomes = task_progress::get_outcomes(context, actor, id).await?;
     let cells = subtask_service::list_subtasks(context, actor, id).await?;
@@ -24,7 +37,31 @@ pub async fn show(context: &Context, actor: &Actor, id: Uuid, json: bool, out: &
         .iter()
         .map(|row| [row.status.to_string(), row.error_kind.clone().unwrap_or_else(|| "-".to_owned()), row.cells.to_string()]);
     output::text(&format!("{}\n", table(["STATUS", "WHY", "CELLS"], counts)), out)?;
-    output::text(&cells_table(&cells), out)
+    let axes: Vec<(String, Vec<String>)> = grid_service::get_axes(context, actor, id)
+        .await?
+        .iter()
+        .map(|axis| {
+            (axis.name.clone(), axis.labels().iter().map(|label| label.chars().take(VALUE_CHARACTERS).collect()).collect())
+        })
+        .collect();
+    let shown = if all { cells.len() } else { cells.len().min(MOST_CELLS) };
+    output::text(&cells_table(&cells[..shown], &axes), out)?;
+    if shown < cells.len() {
+        output::note(&format!(
+            "the first {shown} of {}; --all shows every one, the view subtask_details those that you ask for",
+            counted(cells.len(), "cell")
+        ));
+    }
+    Ok(())
+}
+
+/// Where a cell stands: name and value of each axis.
+fn position(cell: &SubtaskRow, axes: &[(String, Vec<String>)]) -> String {
+    let values = cell.variable_indices.iter().zip(axes).map(|(index, (name, labels))| {
+        let label = usize::try_from(*index).ok().and_then(|index| labels.get(index));
+        format!("{name}={}", label.map_or("", String::as_str))
+    });
+    values.collect::<Vec<_>>().join(", ")
 }
 
 fn head(task: &TaskRow) -> String {
@@ -48,9 +85,8 @@ fn head(task: &TaskRow) -> String {
     lines.map(|(name, value)| format!("{name:10} {value}\n")).concat()
 }
 
-fn cells_table(cells: &[SubtaskRow]) -> String {
+fn cells_table(cells: &[SubtaskRow], axes: &[(String, Vec<String>)]) -> String {
     let rows = cells.iter().map(|cell| {
-        let indices: Vec<String> = cell.variable_indices.iter().map(ToString::to_string).collect();
         let what = match (&cell.error_kind, &cell.error, &cell.result_file, &cell.result) {
             (Some(kind), Some(error), ..) => format!("{kind}: {error}"),
             (Some(kind), None, ..) => kind.clone(),
@@ -61,7 +97,7 @@ fn cells_table(cells: &[SubtaskRow]) -> String {
         };
         [
             cell.cell.to_string(),
-            indices.join(","),
+            position(cell, axes),
             cell.status.to_string(),
             cell.lane.clone(),
             cell.seed.to_string(),
@@ -70,5 +106,5 @@ fn cells_table(cells: &[SubtaskRow]) -> String {
             what,
         ]
     });
-    table(["CELL", "INDICES", "STATUS", "LANE", "SEED", "SIZE", "ATTEMPTS", "PICTURE OR WHY NOT"], rows)
+    table(["CELL", "POSITION", "STATUS", "LANE", "SEED", "SIZE", "ATTEMPTS", "PICTURE OR WHY NOT"], rows)
 }

@@ -1,7 +1,9 @@
 //! The terminal: whether it takes colours, and a screen of its own that is given back whatever happens.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Stdout, Write},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
 };
 
@@ -13,10 +15,33 @@ use crossterm::{
         self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
     },
 };
+use rustix::termios::tcgetwinsize;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Whether what is written there may have colours: on a terminal, where `NO_COLOR` is not set.
 pub(super) fn has_colours(output: &impl IsTerminal) -> bool {
     output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Columns of the terminal that this is; none: it is no terminal, and nothing has to fit.
+pub(super) fn width(output: &impl AsFd) -> Option<u16> {
+    tcgetwinsize(output).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+}
+
+/// As much of a line as so many columns hold; what is cut ends in an ellipsis.
+pub(super) fn cut(line: &str, columns: u16) -> Cow<'_, str> {
+    if line.width() <= columns.into() {
+        return Cow::Borrowed(line);
+    }
+    let mut left = usize::from(columns).saturating_sub(1);
+    let fits = |letter: &char| {
+        let needed = letter.width().unwrap_or_default();
+        let fits = needed <= left;
+        left = if fits { left - needed } else { 0 };
+        fits
+    };
+    let shown: String = line.chars().take_while(fits).collect();
+    Cow::Owned(format!("{}\u{2026}", shown.trim_end()))
 }
 
 /// Whether a screen is held just now, also for the panic's hook.
@@ -47,7 +72,7 @@ impl Screen {
         let (width, height) = terminal::size()?;
         queue!(self.0, BeginSynchronizedUpdate, MoveTo(0, 0))?;
         for (row, line) in (0..height).zip(lines) {
-            let shown: String = line.text.chars().take(width.into()).collect();
+            let shown = cut(&line.text, width);
             let (before, after) = line.colour.map_or(("", ""), |colour| (colour, "\u{1b}[0m"));
             queue!(self.0, MoveTo(0, row), Print(format_args!("{before}{shown}{after}")), Clear(ClearType::UntilNewLine))?;
         }
@@ -95,5 +120,21 @@ impl Line {
     /// A line.
     pub(super) fn new(text: impl Into<String>, colour: Option<&'static str>) -> Self {
         Self { text: text.into(), colour }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_by_the_columns_that_it_takes() {
+        assert_eq!(cut("a line", 6), "a line");
+        assert_eq!(cut("a line", 5), "a li\u{2026}");
+        assert_eq!(cut("a line", 3), "a\u{2026}");
+        // Each of these takes two.
+        assert_eq!(cut("\u{6c34}\u{706b}\u{571f}", 5), "\u{6c34}\u{706b}\u{2026}");
+        assert_eq!(cut("\u{6c34}\u{706b}\u{571f}", 4), "\u{6c34}\u{2026}");
+        assert_eq!(cut("a", 0), "\u{2026}");
     }
 }

@@ -16,8 +16,8 @@ use super::{
     report::Failure,
     running::Leave,
     summary::{counted, grouped},
-    table::table,
-    terminal::{BOLD, DIM, Line, RED, Screen, has_colours},
+    table::fitted,
+    terminal::{self, BOLD, DIM, Line, RED, Screen, has_colours},
 };
 use crate::{
     queue::MOST_COUNTED,
@@ -50,7 +50,7 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
     let lease = context.settings.queue.lease;
     let mut rates = Rates::default();
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        let lines = lines(&first, &mut rates, lease, "").into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let lines = lines(&first, &mut rates, lease, ("", None)).into_iter().map(|line| line.text).collect::<Vec<_>>();
         return output::text(lines.join("\n").trim_end(), out);
     }
     let mut told = Leave::catch()?;
@@ -62,7 +62,7 @@ pub async fn top(context: &Context, actor: &Actor, json: bool, out: &mut impl Wr
     loop {
         let began = Instant::now();
         let mut shown = match &found {
-            Ok(overview) => lines(overview, &mut rates, lease, "    q quits"),
+            Ok(overview) => lines(overview, &mut rates, lease, ("    q quits", terminal::width(&io::stdout()))),
             // It comes back: workers wait for it too.
             Err(error) => vec![Line::new(error.to_string().replace(char::is_control, " "), Some(RED))],
         };
@@ -141,8 +141,8 @@ impl Rates {
     }
 }
 
-/// The whole screen; its first line ends in what keys do.
-fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, keys: &str) -> Vec<Line> {
+/// The whole screen: its first line ends in what keys do, and no table is wider than it.
+fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, (keys, columns): (&str, Option<u16>)) -> Vec<Line> {
     let now = Instant::now();
     let in_flight: i64 = overview.lanes.iter().map(|lane| lane.in_flight).sum();
     let mut lines = vec![
@@ -170,7 +170,12 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, keys: &str) ->
         ]
     });
     let silent = overview.workers.iter().map(|worker| (worker.beat_seconds > lease.as_secs_f64()).then_some(RED));
-    push(&mut lines, &table(["WORKER", "PID", "VERSION", "JOBS", "BEAT", "UP"], workers), silent, "no worker runs");
+    push(
+        &mut lines,
+        &fitted(["WORKER", "PID", "VERSION", "JOBS", "BEAT", "UP"], workers, &["VERSION", "PID"], columns),
+        silent,
+        "no worker runs",
+    );
     let ways = overview.lanes.iter().map(|lane| {
         let waiting = grouped(lane.waiting);
         [
@@ -182,7 +187,7 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, keys: &str) ->
         ]
     });
     let paused = overview.lanes.iter().map(|lane| lane.lane.paused.is_some().then_some(RED));
-    push(&mut lines, &table(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "PAUSED"], ways), paused, "no lane");
+    push(&mut lines, &fitted(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "PAUSED"], ways, &[], columns), paused, "no lane");
     let tasks = overview.tasks.iter().map(|task| {
         let ended = task.processed_images();
         let rate = rates.of(task.id, ended, now).filter(|rate| *rate > 0.0);
@@ -199,7 +204,9 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, keys: &str) ->
         ]
     });
     let header = ["TASK", "OWNER", "PROGRESS", "ENDED", "FAILED", "RATE", "LEFT", "NAME"];
-    push(&mut lines, &table(header, tasks), std::iter::repeat(None), "no task is open");
+    // How far it is also stands in what has ended of it.
+    let goes = ["OWNER", "PROGRESS", "FAILED", "ENDED"];
+    push(&mut lines, &fitted(header, tasks, &goes, columns), std::iter::repeat(None), "no task is open");
     lines
 }
 
@@ -223,7 +230,7 @@ fn bar(percent: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::table::table, *};
 
     #[test]
     fn a_bar_is_as_full_as_its_percent() {

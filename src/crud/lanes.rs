@@ -20,8 +20,8 @@ pub struct LaneRow {
     pub max_submits_per_day: Option<i64>,
     /// Submits of today (UTC), without those that were surely not billed.
     pub submits_today: i64,
-    /// Open attempts.
-    pub open_attempts: i64,
+    /// Open attempts, and those given up on which the upstream may still be working: each takes a place.
+    pub in_flight: i64,
     /// Why it does not submit; none: it does.
     pub pauses: Vec<String>,
 }
@@ -37,7 +37,9 @@ pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx
                  where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
                 + (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null
                    and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today,
-                (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null) as open_attempts,
+                (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+                + (select count(*) from imagemill.attempts a
+                   where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight,
                 array(select concat_ws(' ', p.reason, nullif(p.token_hash, ''))
                              || ': ' || p.why || coalesce(' (until ' || to_char(p.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') || ')', '')
                       from imagemill.pauses p

@@ -22,7 +22,8 @@ pub struct LaneCells {
     pub lane: String,
     /// Cells.
     pub cells: i64,
-    /// Those of them with an open attempt.
+    /// Those of them with an open attempt; of the open ones also attempts that were given up while the upstream may still be working
+    /// on them.
     pub in_flight: i64,
 }
 
@@ -74,8 +75,13 @@ pub async fn get_lanes_of_task(connection: &mut PgConnection, task_id: Uuid) -> 
 /// What PostgreSQL says.
 pub async fn get_open_of_task(connection: &mut PgConnection, task_id: Uuid) -> Result<Vec<LaneCells>, sqlx::Error> {
     sqlx::query_as(
-        "select lane, count(*) as cells, count(*) filter (where status = 'processing') as in_flight
-         from imagemill.subtasks where task_id = $1 and completed_at is null group by lane order by lane desc",
+        "select s.lane, count(*) as cells,
+                count(*) filter (where s.status = 'processing')
+                + (select count(*) from imagemill.lanes l
+                   join imagemill.attempts a on a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time
+                   join imagemill.subtasks given_up on given_up.id = a.subtask_id
+                   where l.lane = s.lane and given_up.task_id = $1) as in_flight
+         from imagemill.subtasks s where s.task_id = $1 and s.completed_at is null group by s.lane order by s.lane desc",
     )
     .bind(task_id)
     .fetch_all(connection)

@@ -30,15 +30,20 @@ pub async fn get_by_task(connection: &mut PgConnection, task_id: Uuid) -> Result
     .await
 }
 
-/// Cells of a task with an open attempt.
+/// Cells of a task that take a place of their lane: those with an open attempt, and those whose attempt was given up while the
+/// upstream may still be working on it. Of a task that has ended none.
 ///
 /// # Errors
 /// What PostgreSQL says.
 pub async fn count_in_flight(connection: &mut PgConnection, task_id: Uuid) -> Result<i64, sqlx::Error> {
     // The state is asked for twice so that the index of open cells serves.
     sqlx::query_scalar(
-        "select count(*) from imagemill.subtasks
-         where task_id = $1 and completed_at is null and status = 'processing'",
+        "select (select count(*) from imagemill.subtasks where task_id = $1 and completed_at is null and status = 'processing')
+                + (select count(*) from imagemill.lanes l
+                   join imagemill.attempts a on a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time
+                   join imagemill.subtasks s on s.id = a.subtask_id
+                   join imagemill.tasks t on t.id = s.task_id
+                   where s.task_id = $1 and t.completed_at is null)",
     )
     .bind(task_id)
     .fetch_one(connection)

@@ -150,6 +150,23 @@ const SELECT: &str = "select t.id, t.user_id, u.username as owner, t.name, t.sta
  join imagemill.users u on u.id = t.user_id
  where not t.is_deleted";
 
+/// Deleted tasks, newest first: a user's, or everybody's. Those that a purge deletes are not among them: they cannot be had back.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_deleted(connection: &mut PgConnection, user_id: Option<Uuid>, limit: i64) -> Result<Vec<TaskRow>, sqlx::Error> {
+    let deleted = SELECT.replace("where not t.is_deleted", "where t.is_deleted");
+    sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{deleted} and ($1::uuid is null or t.user_id = $1)
+           and t.total_images = (select count(*) from imagemill.subtasks s where s.task_id = t.id)
+         order by t.created_at desc, t.id desc limit $2"
+    )))
+    .bind(user_id)
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
 /// One task.
 ///
 /// # Errors

@@ -89,6 +89,14 @@ pub enum MigrateError {
         /// What stands there.
         statement: String,
     },
+    /// Whoever looks may not.
+    #[error(
+        "this login of the database may not read imagemill's own tables, as commands do: name that of `imagemill init-db` in DATABASE_URL; a member of imagemill_reader reads the views, with psql"
+    )]
+    NotAllowed,
+    /// The schema could not be looked at.
+    #[error("the database does not say how old the schema is: {0}")]
+    Look(#[source] sqlx::Error),
     /// A statement failed.
     #[error("the database refused a statement of init-db: {0}")]
     Database(#[from] sqlx::Error),
@@ -204,7 +212,12 @@ async fn set_statement_timeout(connection: &mut PgConnection, timeout: &str) -> 
 /// # Errors
 /// One line each, with the way out.
 pub async fn check_schema(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    match newest(connection).await? {
+    let found = newest(connection).await.map_err(|error| {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        // `insufficient_privilege`
+        if code.as_deref() == Some("42501") { MigrateError::NotAllowed } else { MigrateError::Look(error) }
+    })?;
+    match found {
         Some(found) if found > known(&migrator()) => Err(MigrateError::SchemaTooNew { found }),
         Some(found) if found == known(&migrator()) => Ok(()),
         _ => Err(MigrateError::SchemaTooOld),

@@ -14,7 +14,7 @@ language sql immutable parallel safe
 as $$
     select case jsonb_typeof(value)
                when 'object' then coalesce(nullif(value ->> 'name', ''), nullif(value ->> 'value', ''), '(without)')
-               when 'null' then '(none)'
+               when 'null' then 'none'
                else value #>> '{}'
            end
 $$;
@@ -47,17 +47,27 @@ $$;
 comment on function imagemill.readable_payload is 'A job''s payload as text; hex when it is not plain text.';
 
 create or replace view imagemill.jobs as
+with full_lanes as materialized (
+    -- Once a look, by the indexes of what is in flight, and not for each job.
+    select l.lane, format('a place: all %s of its lane are taken', l.max_in_flight) as waits_for
+    from imagemill.lanes l
+    where (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+          + (select count(*) from imagemill.attempts a
+             where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) >= l.max_in_flight
+)
 select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.lock_by as worker, j.lock_at as claimed_at, j.done_at,
-       j.idempotency_key as key, j.metadata -> 'lane' as lane, j.metadata -> 'group' as "group", j.metadata -> 'owner' as owner,
+       j.idempotency_key as key, j.metadata -> 'lane' as lane, j.metadata -> 'group' as "group", u.username as owner,
        j.metadata ? 'resume' as resume, imagemill.readable_payload(j.job) as payload, j.last_result,
-       coalesce((j.metadata -> 'crashes')::integer, 0) as crashes, t.id as task_id, t.name as task, u.username, s.cell,
+       coalesce((j.metadata -> 'crashes')::integer, 0) as crashes, t.id as task_id, t.name as task, s.cell,
        case when j.status <> 'Pending' then null
             when j.metadata ? 'alone' then 'only workers that were started for its task may take it'
-            when s.error is not null then s.error
-            when j.run_at > now() then 'not due yet'
-            else 'its turn'
-       end as waits_for
+            when j.run_at > now() then coalesce(s.error, 'not due yet')
+            when full_lanes.lane is not null and not j.metadata ? 'resume' then full_lanes.waits_for
+            else coalesce(s.error, 'its turn')
+       end as waits_for,
+       j.metadata -> 'owner' as owner_id
 from apalis.jobs j
+left join full_lanes on full_lanes.lane = j.metadata -> 'lane'
 left join imagemill.tasks t on t.id = imagemill.as_uuid(j.metadata -> 'group')
 left join imagemill.users u on u.id = t.user_id
 left join imagemill.subtasks s
@@ -68,10 +78,10 @@ comment on column imagemill.jobs.claim is 'Number of its latest claim; 0: never 
 comment on column imagemill.jobs.worker is 'Who runs it. What is running is found by an index where worker is not null; no index has the status.';
 comment on column imagemill.jobs.key is 'The cell''s id, or task_id:round.';
 comment on column imagemill.jobs."group" is 'Id of its task.';
-comment on column imagemill.jobs.owner is 'Id of its owner; username is the name.';
+comment on column imagemill.jobs.owner is 'Name of its owner; owner_id is the id.';
 comment on column imagemill.jobs.resume is 'An attempt is open: it is taken before any other.';
 comment on column imagemill.jobs.crashes is 'Times that its worker died of nothing else; 5 fail it.';
-comment on column imagemill.jobs.waits_for is 'Why a pending job is not running.';
+comment on column imagemill.jobs.waits_for is 'Why a pending job is not running; a pause of its lane is told by lane_overview, and the one reason that ends last by why_not_running.';
 
 create or replace view imagemill.workers as
 select i.name as worker, i.host, i.pid, i.version,
@@ -289,16 +299,22 @@ comment on view imagemill.double_paid is 'Cells of which more than one submit wa
 comment on column imagemill.double_paid.states is 'Their attempts that were billed or may have been, in order: failed and timed_out allow another; unknown and abandoned only if on_unknown_submit or on_poll_limit says resubmit, or a person did.';
 
 create or replace view imagemill.axis_overview as
-select s.task_id, given.number - 1 as axis, t.axes -> (given.number - 1)::integer ->> 'name' as name, given.index as value_index,
-       imagemill.value_label(t.axes -> (given.number - 1)::integer -> 'values' -> given.index) as value,
-       count(*) as cells, count(*) filter (where s.status = 'completed') as completed, count(*) filter (where s.status = 'failed') as failed,
-       round(100.0 * count(*) filter (where s.status = 'failed') / count(*), 1) as failed_percent,
-       count(s.rating) as rated, round(avg(s.rating), 2) as average_rating
-from imagemill.subtasks s
-join imagemill.tasks t on t.id = s.task_id
-cross join lateral unnest(s.variable_indices) with ordinality as given (index, number)
-where not t.is_deleted
-group by s.task_id, given.number, given.index, t.axes;
+select t.id as task_id, c.number - 1 as axis, t.axes -> (c.number - 1)::integer ->> 'name' as name, c.index as value_index,
+       imagemill.value_label(t.axes -> (c.number - 1)::integer -> 'values' -> c.index) as value,
+       c.cells, c.completed, c.failed, round(100.0 * c.failed / c.cells, 1) as failed_percent, c.rated, c.average_rating,
+       t.name as task, u.username as owner
+from imagemill.tasks t
+join imagemill.users u on u.id = t.user_id
+-- Counted before anything of the task is looked at: its axes are large, and would be compared for each cell and axis. And of each task
+-- by itself, so that whoever asks by name reads no other's cells.
+cross join lateral (select given.number, given.index, count(*) as cells, count(*) filter (where s.status = 'completed') as completed,
+                           count(*) filter (where s.status = 'failed') as failed, count(s.rating) as rated,
+                           round(avg(s.rating), 2) as average_rating
+                    from imagemill.subtasks s
+                    cross join lateral unnest(s.variable_indices) with ordinality as given (index, number)
+                    where s.task_id = t.id
+                    group by given.number, given.index) as c
+where not t.is_deleted;
 comment on view imagemill.axis_overview is 'Each value of each axis: its cells, how many failed, and how they are rated. Ask for one task.';
 comment on column imagemill.axis_overview.axis is 'Its number, from 0.';
 comment on column imagemill.axis_overview.value_index is 'Its place on the axis, from 0: equal values stay apart.';

@@ -33,7 +33,7 @@ pub struct LaneLoad {
     pub lane: String,
     /// Jobs that wait, those of a later time included; [`MOST_COUNTED`] means that or more.
     pub waiting: i64,
-    /// Open attempts.
+    /// Open attempts, and those given up on which the upstream may still be working: each takes a place.
     pub in_flight: i64,
 }
 
@@ -68,7 +68,10 @@ pub async fn get_loads(connection: &mut PgConnection, queue: &str, lanes: &[Stri
                      select from apalis.jobs
                      where job_type = $1 and status = 'Pending' and job_type like 'imagemill.%'
                        and metadata -> 'lane' = wanted.lane and not metadata ? 'alone' limit $3) as waits) as waiting,
-                (select count(*) from imagemill.attempts a where a.lane = wanted.lane and a.finished_at is null) as in_flight
+                (select count(*) from imagemill.attempts a where a.lane = wanted.lane and a.finished_at is null)
+                + (select count(*) from imagemill.lanes l
+                   join imagemill.attempts a on a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time
+                   where l.lane = wanted.lane) as in_flight
          from unnest($2::text[]) with ordinality as wanted (lane, number) order by wanted.number",
     )
     .bind(queue)

@@ -5,12 +5,12 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, context::Context, error::ServiceError, task_service};
 use crate::{
     config,
     crud::{
         bounds::{self, BoundsRow},
-        steering, tasks,
+        steering,
     },
     models::{Fault, Faults},
 };
@@ -134,7 +134,7 @@ pub async fn limit_task(context: &Context, actor: &Actor, id: Uuid, new: &NewBou
     }
     let missing = || ServiceError::NotFound { what: "task", id: id.to_string() };
     let mut transaction = context.begin().await?;
-    let task = tasks::get(&mut transaction, id).await?.ok_or_else(missing)?;
+    let task = task_service::get_or_say_why_not(&mut transaction, id).await?;
     actor.require_manage(task.user_id)?;
     let before = bounds::lock(&mut transaction, id).await?.ok_or_else(missing)?;
     let now = bounds::now(&mut transaction).await?;

@@ -23,7 +23,7 @@ pub enum ServiceError {
         /// What is missing.
         permission: Permission,
     },
-    /// There is no such thing, or it was deleted.
+    /// There is no such thing.
     #[error("there is no {what} {id}")]
     NotFound {
         /// A task, a cell, a user.
@@ -31,6 +31,9 @@ pub enum ServiceError {
         /// As asked for.
         id: String,
     },
+    /// A task that was deleted, and can be had back.
+    #[error("task {0} is deleted; `imagemill task restore {0}` brings it back")]
+    Deleted(Uuid),
     /// The key was used for another input.
     #[error("the idempotency key {key:?} belongs to task {task}, which has another input; use another key")]
     KeyReused {

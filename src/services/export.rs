@@ -150,7 +150,7 @@ impl Manifest {
 fn label(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Null => "(none)".to_owned(),
+        Value::Null => "none".to_owned(),
         Value::Object(prompt) => {
             let texts = ["name", "value"].iter().filter_map(|key| prompt.get(*key)?.as_str());
             texts.map(str::to_owned).find(|text| !text.is_empty()).unwrap_or_else(|| "(without)".to_owned())
@@ -217,7 +217,7 @@ mod tests {
             (json!({ "type": "freetext", "value": "" }), "(without)"),
             (json!("3:4"), "3:4"),
             (json!(true), "true"),
-            (json!(null), "(none)"),
+            (json!(null), "none"),
             (json!(2.5), "2.5"),
         ] {
             assert_eq!(label(&value), called);

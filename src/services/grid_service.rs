@@ -3,13 +3,13 @@
 use sqlx::postgres::PgDatabaseError;
 use uuid::Uuid;
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, context::Context, error::ServiceError, task_service};
 use crate::{
     crud::{
         grid::{self, GridCell, GridHead, MatrixCell},
-        tasks::{self, TaskRow},
+        tasks::TaskRow,
     },
-    models::{Fault, Faults, MatrixQuery, Permission},
+    models::{Axis, Fault, Faults, MatrixQuery, Permission},
 };
 
 /// A task, what it asked for, and what became of each cell.
@@ -39,10 +39,21 @@ pub async fn get_grid(context: &Context, actor: &Actor, task_id: Uuid) -> Result
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
     let missing = || ServiceError::NotFound { what: "task", id: task_id.to_string() };
-    let task = tasks::get(&mut connection, task_id).await?.ok_or_else(missing)?;
+    let task = task_service::get_or_say_why_not(&mut connection, task_id).await?;
     let head = grid::get_head(&mut connection, task_id).await?.ok_or_else(missing)?;
     let cells = grid::get_cells(&mut connection, task_id).await?;
     Ok(Grid { task, head, cells })
+}
+
+/// The axes of a task: what the indices of its cells mean.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn get_axes(context: &Context, actor: &Actor, task_id: Uuid) -> Result<Vec<Axis>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.reader().await?;
+    let head = grid::get_head(&mut connection, task_id).await?;
+    Ok(head.ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?.axes.0)
 }
 
 /// A page of one slice of a task's grid, row by row; with a cursor only what has changed since. An answer of several pages has

@@ -32,7 +32,7 @@ pub struct LaneOverview {
     pub lane: LaneRow,
     /// Cells that wait.
     pub waiting: i64,
-    /// Open attempts.
+    /// See [`LaneLoad::in_flight`].
     pub in_flight: i64,
 }
 

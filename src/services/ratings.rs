@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, context::Context, error::ServiceError, task_service};
 use crate::{
-    crud::{ratings, tasks},
+    crud::ratings,
     models::{CellRating, Fault, Faults, RatingEntry, RatingFile, status::Status},
 };
 
@@ -45,8 +45,7 @@ async fn rate(
     entries: &[RatingEntry],
 ) -> Result<u64, ServiceError> {
     let mut transaction = context.begin().await?;
-    let task = tasks::get(&mut transaction, task_id).await?;
-    let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?;
+    let task = task_service::get_or_say_why_not(&mut transaction, task_id).await?;
     actor.require_manage(task.user_id)?;
     let rated: Vec<(i32, Option<i16>)> = entries.iter().filter_map(|entry| Some((entry.cell?, entry.rating))).collect();
     let cells: Vec<i32> = rated.iter().map(|(cell, _)| *cell).collect();

@@ -9,21 +9,21 @@ use crate::{
 };
 
 /// Most characters of a remark.
-const MAX_CHARACTERS: usize = 10_000;
+const MAX_CHARACTERS: usize = 2_000;
 
 /// Adds a remark to a cell, and returns its id. Whoever may see a picture may say something of it.
 ///
 /// # Errors
 /// See [`ServiceError`].
 pub async fn add_remark(context: &Context, actor: &Actor, task_id: Uuid, cell: i32, text: &str) -> Result<Uuid, ServiceError> {
-    task_service::get_task(context, actor, task_id).await?;
+    let task = task_service::get_task(context, actor, task_id).await?;
     if let Some(message) = fault(text) {
         return Err(Faults(vec![Fault { path: "remark".to_owned(), message }]).into());
     }
     let mut transaction = context.begin().await?;
     let id = Uuid::now_v7();
     if !remarks::insert(&mut transaction, id, task_id, cell, actor.id, text.trim()).await? {
-        return Err(ServiceError::NotFound { what: "cell", id: format!("{cell} of task {task_id}") });
+        return Err(task_service::no_cell(&task, cell));
     }
     transaction.commit().await?;
     Ok(id)
@@ -48,14 +48,24 @@ pub async fn remove_remark(context: &Context, actor: &Actor, task_id: Uuid, id: 
     Ok(())
 }
 
-/// The remarks on a task's cells, by cell and time.
+/// The remarks on a task's cells, by cell and time; or on one of them.
 ///
 /// # Errors
 /// See [`ServiceError`].
-pub async fn list_remarks(context: &Context, actor: &Actor, task_id: Uuid) -> Result<Vec<RemarkRow>, ServiceError> {
-    task_service::get_task(context, actor, task_id).await?;
+pub async fn list_remarks(
+    context: &Context,
+    actor: &Actor,
+    task_id: Uuid,
+    cell: Option<i32>,
+) -> Result<Vec<RemarkRow>, ServiceError> {
+    let task = task_service::get_task(context, actor, task_id).await?;
+    if let Some(cell) = cell.filter(|cell| !(0..task.total_images).contains(cell)) {
+        return Err(task_service::no_cell(&task, cell));
+    }
     let mut connection = context.reader().await?;
-    Ok(remarks::get_by_task(&mut connection, task_id).await?)
+    let mut found = remarks::get_by_task(&mut connection, task_id).await?;
+    found.retain(|remark| cell.is_none_or(|cell| remark.cell == cell));
+    Ok(found)
 }
 
 fn fault(text: &str) -> Option<String> {

@@ -13,6 +13,7 @@ use super::{
     conflict::retried,
     context::Context,
     error::ServiceError,
+    task_service,
 };
 use crate::{
     crud::{
@@ -73,8 +74,7 @@ pub async fn retry_task(context: &Context, actor: &Actor, id: Uuid, what: &Retry
 
 async fn retry_once(context: &Context, actor: &Actor, id: Uuid, what: &Retry) -> Result<RetriedTask, ServiceError> {
     let mut transaction = context.begin().await?;
-    let task = tasks::get(&mut transaction, id).await?;
-    let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })?;
+    let task = task_service::get_or_say_why_not(&mut transaction, id).await?;
     actor.require_manage(task.user_id)?;
     if let Some(not_after) = task.bounds.not_after
         && not_after <= bounds::now(&mut transaction).await?

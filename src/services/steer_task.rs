@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{actor::Actor, conflict::retried, context::Context, error::ServiceError};
+use super::{actor::Actor, conflict::retried, context::Context, error::ServiceError, task_service};
 use crate::{
     crud::{
         steering::{self, EndedCells},
-        subtasks, tasks,
+        subtasks,
     },
     models::status::Status,
 };
@@ -90,12 +90,10 @@ async fn write(
     what: &str,
 ) -> Result<EndedCells, ServiceError> {
     let mut transaction = context.begin().await?;
-    let task = tasks::get(&mut transaction, id).await?;
-    let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })?;
+    let task = task_service::get_or_say_why_not(&mut transaction, id).await?;
     actor.require_manage(task.user_id)?;
     if let Some(unknown) = cells.unwrap_or_default().iter().find(|cell| !(0..task.total_images).contains(*cell)) {
-        let message = format!("task {id} has no cell {unknown}: its cells are 0 to {}", task.total_images - 1);
-        return Err(ServiceError::Usage(message));
+        return Err(task_service::no_cell(&task, *unknown));
     }
     let ended = steering::end_cells(&mut transaction, id, cells, status, &actor.username, what).await?;
     transaction.commit().await?;

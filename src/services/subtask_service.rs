@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{actor::Actor, cell_settle::CellHook, context::Context, error::ServiceError};
+use super::{actor::Actor, cell_settle::CellHook, context::Context, error::ServiceError, task_service};
 use crate::{
     crud::{
         subtasks::{self, SubtaskRow},
@@ -31,9 +31,7 @@ pub fn hook() -> Arc<dyn Settle> {
 pub async fn list_subtasks(context: &Context, actor: &Actor, task_id: Uuid) -> Result<Vec<SubtaskRow>, ServiceError> {
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
-    if tasks::get(&mut connection, task_id).await?.is_none() {
-        return Err(ServiceError::NotFound { what: "task", id: task_id.to_string() });
-    }
+    task_service::get_or_say_why_not(&mut connection, task_id).await?;
     Ok(subtasks::get_by_task(&mut connection, task_id).await?)
 }
 
@@ -63,8 +61,9 @@ pub async fn set_rating(context: &Context, actor: &Actor, id: Uuid, rating: Opti
 /// See [`ServiceError`].
 pub async fn why_not_running(context: &Context, actor: &Actor, task_id: Uuid, cell: i32) -> Result<WhyNotRunning, ServiceError> {
     actor.require(Permission::ViewResults)?;
-    let missing = || ServiceError::NotFound { what: "cell", id: format!("{cell} of task {task_id}") };
     let mut connection = context.reader().await?;
+    let task = task_service::get_or_say_why_not(&mut connection, task_id).await?;
+    let missing = || task_service::no_cell(&task, cell);
     let id = why::get_id(&mut connection, task_id, cell).await?.ok_or_else(missing)?;
     why::why_not_running(&mut connection, id).await?.ok_or_else(missing)
 }

@@ -32,7 +32,11 @@ async fn set_deleted(context: &Context, actor: &Actor, id: Uuid, is_deleted: boo
     let task = deletion::get(&mut transaction, id).await?.ok_or_else(missing)?;
     actor.require_manage(task.user_id)?;
     if task.is_deleted == is_deleted {
-        return if is_deleted { Err(missing()) } else { Err(ServiceError::Usage(format!("task {id} is not deleted"))) };
+        return if is_deleted {
+            Err(ServiceError::Deleted(id))
+        } else {
+            Err(ServiceError::Usage(format!("task {id} is not deleted")))
+        };
     }
     let done =
         if is_deleted { deletion::delete(&mut transaction, id).await? } else { deletion::restore(&mut transaction, id).await? };

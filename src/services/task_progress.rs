@@ -19,12 +19,12 @@ use crate::{
     },
 };
 
-/// A task, and how many of its cells have an open attempt.
+/// A task, and how many of its cells are in flight.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TaskProgress {
     /// The task with its counts.
     pub task: TaskRow,
-    /// Cells with an open attempt.
+    /// Cells with an open attempt, and attempts that were given up while the upstream may still be working on them.
     pub in_flight: i64,
 }
 

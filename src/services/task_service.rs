@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{actor::Actor, cell_settle, context::Context, error::ServiceError, task_settle::TaskHook};
 use crate::{
-    crud::tasks::{self, TaskRow},
+    crud::{
+        deletion,
+        tasks::{self, TaskRow},
+    },
     models::{Permission, payload::CompleteTask, status::Status},
     queue::{self, Outcome, Settle},
 };
@@ -51,8 +55,39 @@ pub async fn complete(context: &Context, task_id: Uuid, round: i32) -> Outcome {
 pub async fn get_task(context: &Context, actor: &Actor, id: Uuid) -> Result<TaskRow, ServiceError> {
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
-    let task = tasks::get(&mut connection, id).await?;
-    task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })
+    get_or_say_why_not(&mut connection, id).await
+}
+
+/// One task, or why there is none to look at: it was deleted, or never was.
+pub(super) async fn get_or_say_why_not(connection: &mut PgConnection, id: Uuid) -> Result<TaskRow, ServiceError> {
+    if let Some(task) = tasks::get(connection, id).await? {
+        return Ok(task);
+    }
+    match deletion::get(connection, id).await? {
+        Some(task) if task.is_deleted => Err(ServiceError::Deleted(id)),
+        _ => Err(ServiceError::NotFound { what: "task", id: id.to_string() }),
+    }
+}
+
+/// What is said of a cell that a task does not have.
+pub(super) fn no_cell(task: &TaskRow, cell: i32) -> ServiceError {
+    let (id, last) = (task.id, task.total_images - 1);
+    ServiceError::Usage(format!("task {id} has no cell {cell}: its cells are 0 to {last}"))
+}
+
+/// One's own deleted tasks, newest first, or everybody's.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn list_deleted_tasks(
+    context: &Context,
+    actor: &Actor,
+    everybody: bool,
+    limit: i64,
+) -> Result<Vec<TaskRow>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.reader().await?;
+    Ok(tasks::get_deleted(&mut connection, (!everybody).then_some(actor.id), limit).await?)
 }
 
 /// Tasks, newest first: one's own, or everybody's.
@@ -102,8 +137,7 @@ pub async fn await_task(
 /// See [`ServiceError`].
 pub async fn update_task_status(context: &Context, actor: &Actor, id: Uuid, status: Status) -> Result<(), ServiceError> {
     let mut transaction = context.begin().await?;
-    let task = tasks::get(&mut transaction, id).await?;
-    let task = task.ok_or_else(|| ServiceError::NotFound { what: "task", id: id.to_string() })?;
+    let task = get_or_say_why_not(&mut transaction, id).await?;
     actor.require_manage(task.user_id)?;
     let refused = ServiceError::Transition { what: "task", from: task.status, to: status };
     let has_open_cells = task.processed_images() < task.total_images;

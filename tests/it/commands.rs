@@ -38,6 +38,46 @@ pub(crate) async fn json(world: &World, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_seen_enough_is_a_quiet_end() {
+    let world = World::new().await;
+    let task = world.create(1_000).await.id.to_string();
+    for arguments in [
+        &["task", "show", &task][..],
+        &["--json", "task", "show", &task],
+        &["task", "export", &task, "--csv"],
+        &["--json", "task", "export", &task],
+    ] {
+        let mut all = vec!["--as", "tester"];
+        all.extend(arguments);
+        let mut command = world.command(&all);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("start it");
+        // As `| head -c 0`: the reading end is closed before anything is written.
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!((output.status.code(), said(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_cells_the_first_are_shown_each_with_where_it_stands() {
+    let world = World::new().await;
+    let task = world.create(250).await.id.to_string();
+    let show = async |more: &[&str]| {
+        let mut arguments = vec!["--as", "tester", "task", "show", &task];
+        arguments.extend(more);
+        ends_with(&world, &arguments, 0).await
+    };
+    let cells = |text: &str| text.lines().filter(|line| line.contains("first=first ")).count();
+    let (text, told) = show(&[]).await;
+    assert_eq!(cells(&text), 200);
+    assert!(text.contains("first=first 1, second=second 2"), "{text}");
+    assert!(told.contains("the first 200 of 250 cells; --all shows every one"), "{told}");
+    let (text, told) = show(&["--all"]).await;
+    assert_eq!((cells(&text), told.as_str()), (250, ""));
+}
+
+#[tokio::test]
 async fn wrong_usage_wrong_input_and_wrong_settings_end_with_2() {
     let mut world = World::new().await;
     let missing = "018f0000-0000-7000-8000-000000000000";

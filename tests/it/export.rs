@@ -73,8 +73,17 @@ async fn the_manifest_names_each_cell_and_the_pictures_lie_under_those_names() {
     assert_eq!(seeds, column("seed"));
     assert_eq!(cells[3]["error_kind"], "refused");
 
+    // Where nothing is set they are where `run` keeps them, as for the grid.
+    world.environment.remove("IMAGEMILL_RESULTS__DIRECTORY");
+    let again = world.directory.path().join("again").display().to_string();
+    ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &again], 0).await;
+    assert_eq!(std::fs::read_dir(&again).expect("the directory").count(), 3);
+
     // A picture that is gone is told, and named nowhere.
     std::fs::remove_dir_all(world.directory.path().join("pictures")).expect("the pictures are gone");
+    let (_, told) = ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &out], 2).await;
+    assert!(told.contains("in pictures either: set it to where they were kept"), "{told}");
+    world.set("results.directory", world.directory.path().join("pictures").display().to_string());
     let (text, stderr) = ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &out], 0).await;
     assert!(stderr.contains("3 kept pictures"), "{stderr}");
     assert!(!text.contains("lanterns-red_fog.png"), "{text}");

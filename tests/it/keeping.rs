@@ -93,6 +93,8 @@ async fn the_command_rates_one_cell_or_a_file_and_tells_what_is_wrong_with_it() 
     let (stdout, _) = run(&["--cell", "2", "--rating", "1", "--json"], 0).await;
     assert_eq!(serde_json::from_str::<Value>(&stdout).expect("JSON"), json!({ "task_id": task, "rated": 1 }));
     run(&["--cell", "2", "--rating", "none"], 0).await;
+    let (_, told) = run(&["--cell", "11", "--rating", "4"], 2).await;
+    assert_eq!(told, "imagemill: cell 11 is not there: the task has the cells 0 to 3\n");
     for wrong in [&["--cell", "0", "--rating", "6"][..], &["--cell", "0"], &[], &["--from", "no-such-file.json"]] {
         run(wrong, 2).await;
     }
@@ -130,15 +132,14 @@ async fn remarks_have_an_author_and_go_by_their_id() {
     let context = &world.context;
     let first = remarks::add_remark(context, &guest, task, 1, "  the hands  ").await.expect("say it");
     let second = remarks::add_remark(context, &painter, task, 1, "the light").await.expect("say it");
-    for wrong in ["", " \n", "a\0b"] {
+    let long = "x".repeat(2_001);
+    for wrong in ["", " \n", "a\0b", &long] {
         let refused = remarks::add_remark(context, &guest, task, 0, wrong).await;
         assert!(matches!(refused, Err(ServiceError::Input(_))), "{refused:?}");
     }
-    assert!(matches!(
-        remarks::add_remark(context, &guest, task, 2, "where?").await,
-        Err(ServiceError::NotFound { what: "cell", .. })
-    ));
-    let listed = remarks::list_remarks(context, &guest, task).await.expect("list");
+    let nowhere = remarks::add_remark(context, &guest, task, 2, "where?").await.expect_err("no such cell");
+    assert_eq!(nowhere.to_string(), format!("task {task} has no cell 2: its cells are 0 to 1"));
+    let listed = remarks::list_remarks(context, &guest, task, None).await.expect("list");
     let said: Vec<(i32, &str, &str)> =
         listed.iter().map(|remark| (remark.cell, remark.author.as_str(), remark.text.as_str())).collect();
     assert_eq!(said, [(1, "looker", "the hands"), (1, "painter", "the light")]);
@@ -153,6 +154,17 @@ async fn remarks_have_an_author_and_go_by_their_id() {
     let id = added["id"].as_str().expect("an id");
     let listed = printed(&world, &["--as", "looker", "task", "remark", &task, "--json"]).await;
     assert_eq!((listed[0]["id"].as_str(), listed[0]["text"].as_str()), (Some(id), Some("again")));
+    // Without a text those of the cell are shown.
+    for (cell, count) in [("0", 1), ("1", 0)] {
+        let listed = printed(&world, &["--as", "looker", "task", "remark", &task, "--cell", cell, "--json"]).await;
+        assert_eq!(listed.as_array().map(Vec::len), Some(count), "{cell}");
+    }
+    for (command, text) in [("remark", None), ("remark", Some("where?")), ("why", None)] {
+        let mut arguments = vec!["--as", "looker", "task", command, &task, "--cell", "99"];
+        arguments.extend(text);
+        let (_, told) = ends_with(&world, &arguments, 2).await;
+        assert_eq!(told, format!("imagemill: task {task} has no cell 99: its cells are 0 to 1\n"));
+    }
     ends_with(&world, &["--as", "looker", "task", "remark", &task, "--remove", id], 0).await;
     assert_eq!(world.number("select count(*) from imagemill.remarks").await, 0);
     ends_with(&world, &["--as", "looker", "task", "remark", &task, "without a cell"], 2).await;
@@ -193,9 +205,27 @@ async fn a_deleted_task_is_out_of_sight_and_comes_back_unless_a_purge_has_begun(
     let spent = world.number("select sum(accepted)::bigint from imagemill.spend").await;
     let id = open.to_string();
     ends_with(&world, &["--as", "tester", "task", "delete", &id], 0).await;
-    for arguments in [["task", "show"], ["task", "delete"], ["task", "reuse"]] {
-        ends_with(&world, &["--as", "tester", arguments[0], arguments[1], &id], 1).await;
+    let told = format!("imagemill: task {id} is deleted; `imagemill task restore {id}` brings it back\n");
+    let ways: [&[&str]; 9] = [
+        &["show"],
+        &["delete"],
+        &["reuse"],
+        &["watch"],
+        &["grid"],
+        &["cancel"],
+        &["retry"],
+        &["export", "--csv"],
+        &["why", "--cell", "0"],
+    ];
+    for way in ways {
+        let arguments: Vec<&str> = ["--as", "tester", "task"].iter().chain(way).copied().chain([id.as_str()]).collect();
+        assert_eq!(ends_with(&world, &arguments, 1).await.1, told, "{way:?}");
     }
+    let deleted = printed(&world, &["--as", "tester", "task", "list", "--deleted", "--json"]).await;
+    assert_eq!(
+        deleted.as_array().map(|tasks| tasks.iter().map(|task| task["id"].clone()).collect::<Vec<_>>()),
+        Some(vec![json!(id)])
+    );
     assert!(task_service::list_tasks(context, actor, true, 10).await.expect("list").is_empty());
     assert_eq!(world.number("select count(*) from imagemill.task_overview").await, 0);
     assert_eq!(world.number("select sum(accepted)::bigint from imagemill.spend").await, spent);

@@ -80,7 +80,7 @@ const STATEMENTS: [&str; 8] = [
 ];
 
 /// Each look, and the milliseconds that are promised.
-const QUERIES: [(&str, &str, f64); 12] = [
+const QUERIES: [(&str, &str, f64); 13] = [
     ("jobs", "select * from imagemill.jobs limit 100", 50.0),
     ("jobs, what is running", "select * from imagemill.jobs where worker is not null limit 100", 50.0),
     ("workers", "select * from imagemill.workers limit 100", 50.0),
@@ -113,6 +113,7 @@ const QUERIES: [(&str, &str, f64); 12] = [
         "select day, sum(accepted) from imagemill.spend where task_id = (select task_id from public.shape where number = 6) group by 1",
         300.0,
     ),
+    ("axis_overview of one task", "select * from imagemill.axis_overview where task = 'task 2'", 300.0),
 ];
 
 #[tokio::test]

@@ -151,6 +151,24 @@ fn table(rows: &[Vec<String>]) -> String {
 }
 
 #[tokio::test]
+async fn an_owner_is_a_name_and_a_value_of_null_the_same_word_wherever_it_stands() {
+    let world = known_content().await;
+    let owners: Vec<String> =
+        sqlx::query_scalar("select distinct owner from imagemill.jobs order by 1").fetch_all(world.pool()).await.expect("look");
+    assert_eq!(owners, ["ann", "ben"]);
+    let words: (String, Vec<String>) = sqlx::query_as(
+        "select imagemill.value_label('null'), imagemill.axis_labels('[{\"kind\": \"lumina_step\", \"values\": [null]}]', 1, '0')",
+    )
+    .fetch_one(world.pool())
+    .await
+    .expect("ask");
+    assert_eq!(
+        (words.0.as_str(), words.1),
+        (imagemill::models::value_label(&serde_json::Value::Null).as_str(), vec![words.0.clone()])
+    );
+}
+
+#[tokio::test]
 async fn what_is_stuck_is_told_with_its_reason_and_else_there_is_nothing() {
     let world = known_content().await;
     let reasons = async || -> Vec<String> {

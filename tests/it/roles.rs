@@ -67,6 +67,16 @@ async fn a_reader_reads_every_view_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_command_under_a_readers_login_says_which_may() {
+    let world = World::new().await;
+    let mut reader = session(&world, "imagemill_reader").await;
+    let refused = check_schema(&mut reader).await.expect_err("it may read the views alone");
+    assert!(matches!(refused, MigrateError::NotAllowed), "{refused:?}");
+    let told = refused.to_string();
+    assert!(told.contains("DATABASE_URL") && told.contains("imagemill_reader") && !told.contains("at line"), "{told}");
+}
+
+#[tokio::test]
 async fn a_producer_creates_tasks_and_does_nothing_else() {
     let world = World::new().await;
     let mut producer = session(&world, "imagemill_producer").await;

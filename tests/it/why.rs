@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use imagemill::{
     crud::why::{self, WhyNotRunning},
+    services::{overview_service, task_progress},
     simulator::{Behaviour, SimulatorOptions},
 };
 use secrecy::ExposeSecret as _;
@@ -105,6 +106,42 @@ async fn limits_and_rates_say_so() {
                 update imagemill.lane_states set next_submit_at = now() + interval '20 seconds'";
     says(rate, "rate", Some("next_submit_at - interval '0.25 seconds' from imagemill.lane_states where lane = 'prod'")).await;
     says("update imagemill.lane_states set next_submit_at = now() + interval '20 seconds'", "turn", None).await;
+}
+
+#[tokio::test]
+async fn everybody_who_looks_counts_what_was_given_up_and_may_be_alive_as_in_flight() {
+    let world = World::new().await;
+    let task = world.create(3).await.id;
+    let waits_for = async || -> Vec<String> {
+        let statement = "select distinct waits_for from imagemill.jobs where status = 'Pending' and lane = 'prod'";
+        sqlx::query_scalar(statement).fetch_all(world.pool()).await.expect("look")
+    };
+    assert_eq!(waits_for().await, ["its turn"]);
+    let given_up = "update imagemill.lanes set max_in_flight = 1;
+                    update imagemill.subtasks set lane = 'prod';
+                    insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, answer_until, finished_at)
+                    select id, 1, 1, 1, 'prod', 'one', 'unknown', now(), now() from imagemill.subtasks where cell = 1";
+    run(&world, given_up).await;
+    assert_eq!(waits_for().await, ["a place: all 1 of its lane are taken"]);
+    assert_eq!(world.number("select in_flight from imagemill.lane_overview where lane = 'prod'").await, 1);
+    let prod = |lanes: serde_json::Value| {
+        let lanes = lanes.as_array().expect("lanes").clone();
+        lanes.into_iter().find(|lane| lane["lane"] == "prod").expect("the lane")["in_flight"].clone()
+    };
+    assert_eq!(prod(printed(&world, &["--as", "tester", "--json", "lane", "list"]).await), 1);
+    assert_eq!(prod(printed(&world, &["--as", "tester", "--json", "top"]).await["lanes"].clone()), 1);
+    let progress = task_progress::get_progress(&world.context, &world.actor, task).await.expect("the progress");
+    assert_eq!(progress.in_flight, 1);
+    let open = overview_service::get_open_of_task(&world.context, &world.actor, task).await.expect("the lanes");
+    assert_eq!(open.iter().map(|lane| (lane.cells, lane.in_flight)).collect::<Vec<_>>(), [(3, 1)]);
+    // A cell whose attempt is open takes no new place.
+    run(&world, "update apalis.jobs set metadata = metadata || 'resume=>true'").await;
+    assert_eq!(waits_for().await, ["its turn"]);
+    // The upstream is not at work on anything for longer than this.
+    run(&world, "update imagemill.attempts set finished_at = now() - interval '1 day'; update apalis.jobs set metadata = metadata - 'resume'::text")
+        .await;
+    assert_eq!(waits_for().await, ["its turn"]);
+    assert_eq!(prod(printed(&world, &["--as", "tester", "--json", "lane", "list"]).await), 0);
 }
 
 #[tokio::test]
@@ -223,8 +260,8 @@ async fn the_command_says_it_of_real_workers() {
     eventually("it runs", || async { printed(&world, &asked).await["code"] == json!("running") }).await;
     let (said, _) = ends_with(&world, &asked[..5], 0).await;
     assert!(said.starts_with("running: it is running: worker "), "{said}");
-    let (_, refused) = ends_with(&world, &["task", "why", &task, "--cell", "7"], 1).await;
-    assert!(refused.contains("there is no cell 7 of task"), "{refused}");
+    let (_, refused) = ends_with(&world, &["task", "why", &task, "--cell", "7"], 2).await;
+    assert!(refused.contains("has no cell 7"), "{refused}");
     drop(elsewhere);
     let mut reader = PgConnection::connect(world.database.url.expose_secret()).await.expect("connect");
     reader.execute("set role imagemill_reader").await.expect("take the role");

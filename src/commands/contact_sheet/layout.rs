@@ -9,11 +9,14 @@ const LONGEST_SIDE: usize = 16_000;
 /// Pixels of a sheet at most, so that it fits into memory.
 const MOST_PIXELS: usize = 64_000_000;
 
-/// Pixels of a picture's longer side, and of the space around it.
-pub(super) const SIDE: usize = 160;
+/// Pixels of a picture's longer side; of a few, and of one alone, which is looked at by itself.
+const SIDE: usize = 160;
+const SIDE_OF_FEW: usize = 320;
+const SIDE_OF_ONE: usize = 640;
+/// Pictures that are few.
+const FEW: usize = 4;
+/// Pixels of the space around a picture.
 pub(super) const GAP: usize = 8;
-/// From one cell to the next.
-pub(super) const PITCH: usize = SIDE + GAP;
 /// Pixels above the first row and before the first column.
 pub(super) const TOP: usize = 84;
 const LEFT: usize = 176;
@@ -39,6 +42,8 @@ pub(super) struct Layout {
     cells: usize,
     pub(super) columns: usize,
     pub(super) rows: usize,
+    /// Pixels of a picture's longer side.
+    pub(super) side: usize,
 }
 
 /// A part of the grid that fits into one file.
@@ -79,7 +84,12 @@ impl Layout {
         let length = |index: &usize| dimensions[*index].labels.len();
         let columns = across.as_ref().map_or(FLOW_COLUMNS.min(cells.max(1)), length);
         let rows = if across.is_some() { down.iter().map(length).product() } else { cells.div_ceil(columns) };
-        Self { dimensions, across, down, cells, columns, rows }
+        let side = match cells {
+            0 | 1 => SIDE_OF_ONE,
+            2..=FEW => SIDE_OF_FEW,
+            _ => SIDE,
+        };
+        Self { dimensions, across, down, cells, columns, rows, side }
     }
 
     /// The ordinal of the cell at a place.
@@ -116,6 +126,11 @@ impl Layout {
         }
     }
 
+    /// Pixels from one cell to the next.
+    pub(super) fn pitch(&self) -> usize {
+        self.side + GAP
+    }
+
     /// Pixels before the first column.
     pub(super) fn left(&self) -> usize {
         if self.across.is_some() { LEFT } else { GAP }
@@ -123,10 +138,10 @@ impl Layout {
 
     /// The files, in reading order.
     pub(super) fn pages(&self) -> Vec<Page> {
-        let columns = ((LONGEST_SIDE - self.left()) / PITCH).min(self.columns).max(1);
-        let width = self.left() + columns * PITCH;
+        let columns = ((LONGEST_SIDE - self.left()) / self.pitch()).min(self.columns).max(1);
+        let width = self.left() + columns * self.pitch();
         let height = LONGEST_SIDE.min(MOST_PIXELS / width);
-        let rows = (height.saturating_sub(TOP) / PITCH).min(self.rows).max(1);
+        let rows = (height.saturating_sub(TOP) / self.pitch()).min(self.rows).max(1);
         let starts = |all: usize, step: usize| (0..all).step_by(step);
         starts(self.rows, rows)
             .flat_map(|row| starts(self.columns, columns).map(move |column| (row, column)))
@@ -188,10 +203,11 @@ mod tests {
 
     #[test]
     fn no_sheet_is_larger_than_it_may_be() {
-        for lengths in [&[100, 100, 5][..], &[42, 24, 3], &[50_000]] {
+        for lengths in [&[100, 100, 5][..], &[42, 24, 3], &[50_000], &[2, 2], &[]] {
             let layout = layout(lengths);
             for page in layout.pages() {
-                let (width, height) = (layout.left() + page.columns.len() * PITCH, TOP + page.rows.len() * PITCH);
+                let (width, height) =
+                    (layout.left() + page.columns.len() * layout.pitch(), TOP + page.rows.len() * layout.pitch());
                 assert!(width <= LONGEST_SIDE && height <= LONGEST_SIDE && width * height <= MOST_PIXELS, "{width} x {height}");
             }
         }

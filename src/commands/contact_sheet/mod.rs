@@ -84,7 +84,7 @@ fn draw_page(grid: &Grid, layout: &Layout, page: &Page, directory: &Path, headin
             scope.spawn(move || {
                 while let Some(&(row, column, cell)) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let file = grid.cells.get(cell).and_then(|cell| cell.result_file.as_deref());
-                    let picture = file.and_then(|file| read(&directory.join(file)));
+                    let picture = file.and_then(|file| read(&directory.join(file), layout.side));
                     if sender.send((row, column, cell, picture)).is_err() {
                         return;
                     }
@@ -102,10 +102,10 @@ fn draw_page(grid: &Grid, layout: &Layout, page: &Page, directory: &Path, headin
 }
 
 /// A picture, made small; none: it is not there, or no picture.
-fn read(path: &Path) -> Option<RgbImage> {
+fn read(path: &Path, side: usize) -> Option<RgbImage> {
     let read = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(image::ImageError::from);
     match read.and_then(ImageReader::decode) {
-        Ok(picture) => Some(draw::fitted(&picture.to_rgb8())),
+        Ok(picture) => Some(draw::fitted(&picture.to_rgb8(), side)),
         Err(error) => {
             tracing::warn!(%error, path = %path.display(), "a picture of the contact sheet cannot be read");
             None

@@ -6,7 +6,8 @@ const TALLEST = 15_000_000;
 // Pixels of a single picture's side at most.
 const LARGEST = 1_024;
 const CAPTION = 25;
-const isNarrow = matchMedia("(max-width: 720px)");
+// A phone, upright or held sideways.
+const isNarrow = matchMedia("(max-width: 720px), (max-height: 500px)");
 
 const box = byId("grid");
 const canvas = byId("canvas");
@@ -59,7 +60,8 @@ function makePlan() {
     ([...down, ...across].includes(number) ? sum : sum + (view.rest[number] ?? 0) * axis.stride), 0);
   const lengths = along.map((axis) => axes[axis].values.length);
   const count = lengths.reduce((product, length) => product * length, 1);
-  const wide = view.x === -1 ? 1 : axes[view.x].values.length;
+  // Kept with the plan: it still says what stands where when another column is chosen already.
+  const [wide, stride] = view.x === -1 ? [1, 0] : [axes[view.x].values.length, axes[view.x].stride];
   const offset = (ordinal) => {
     let rest = ordinal, sum = fixed;
     for (let at = along.length - 1; at >= 0; at -= 1) {
@@ -77,7 +79,7 @@ function makePlan() {
   return {
     isFlow, down, width, height, pitch, head, top: isFlow ? GAP : 44,
     left: isFlow ? (axes.length ? FLOW_MARGIN : Math.max(FLOW_MARGIN, Math.floor((box.clientWidth - view.size) / 2))) : head + GAP, length: isFlow ? count : count * wide,
-    cell: (position) => (isFlow ? offset(position) : offset(Math.floor(position / wide)) + (position % wide) * (view.x === -1 ? 0 : axes[view.x].stride)),
+    cell: (position) => (isFlow ? offset(position) : offset(Math.floor(position / wide)) + (position % wide) * stride),
     tall: pitch + (isFlow && axes.length ? CAPTION : 0),
     // What a caption names: the axes that are not held.
     named: [...down, ...across].sort((one, other) => one - other),
@@ -103,25 +105,24 @@ function rebuild() {
     heads.style.fontSize = `${columnLetters()}px`;
     const corner = element("div", "corner");
     corner.setAttribute("role", "columnheader");
-    corner.append(element("span", "", view.x === -1 ? "" : `→ ${axes[view.x].name}`), element("span", "", `↓ ${plan.down.map((axis) => axes[axis].name).join(", ")}`));
+    const named = [["→", view.x === -1 ? [] : [view.x]], ["↓", plan.down]].map(([arrow, on]) => {
+      const line = element("span");
+      if (on.length) line.append(`${arrow} `, ...joined(on.map((axis) => axes[axis].name), ", "));
+      return line;
+    });
+    corner.append(...named);
     heads.append(corner);
     canvas.append(heads);
   }
   draw();
 }
 
-// The same cell in the new plan where it is there, else the first.
+// Where a cell stands in the new plan: at its own row and column, whatever the values at which other axes are held.
 function positionOf(cell) {
-  if (plan.length > 5_000) {
-    const column = view.x === -1 || plan.isFlow ? 0 : indexOn(cell, view.x);
-    let row = 0;
-    const along = plan.isFlow && view.x !== -1 ? [...plan.down, view.x] : plan.down;
-    for (const axis of along) row = row * axes[axis].values.length + indexOn(cell, axis);
-    const position = plan.isFlow ? row : row * plan.width + column;
-    return plan.cell(position) === cell ? position : 0;
-  }
-  for (let position = 0; position < plan.length; position += 1) if (plan.cell(position) === cell) return position;
-  return 0;
+  const on = (axis) => (axis === -1 ? 0 : indexOn(cell, axis));
+  const along = plan.isFlow && view.x !== -1 ? [...plan.down, view.x] : plan.down;
+  const row = along.reduce((sum, axis) => sum * axes[axis].values.length + on(axis), 0);
+  return plan.isFlow ? row : row * plan.width + on(view.x);
 }
 
 function soon() {
@@ -175,7 +176,7 @@ function makeRow(number) {
     head.setAttribute("aria-colindex", 1);
     const cell = plan.cell(number * plan.width);
     const texts = plan.down.map((axis) => labelOn(cell, axis));
-    head.title = texts.join(" · ");
+    head.title = joinedText(texts, " · ");
     const label = element("span", "", texts[0] ?? "");
     // As many whole lines as the row has room for.
     label.style.webkitLineClamp = Math.max(1, Math.floor((plan.pitch - 14 - 17 * (texts.length - 1)) / 17.5));
@@ -211,9 +212,10 @@ function makeCell(position, column, row, isHasty) {
   made.style.height = `${plan.tall - GAP}px`;
   if (picture(cell) === null) made.append(why(cell)); else if (isHasty) owed.add(made); else showPicture(made, cell);
   if (plan.isFlow && axes.length) {
-    const text = plan.named.map((axis) => labelOn(cell, axis)).join(" · ");
-    const caption = element("span", "caption", text);
-    caption.title = text;
+    const texts = plan.named.map((axis) => labelOn(cell, axis));
+    const caption = element("span", "caption");
+    caption.append(...joined(texts, " · "));
+    caption.title = joinedText(texts, " · ");
     made.append(unsaid(caption));
   }
   drawRating(made, cell);
@@ -260,10 +262,12 @@ function drawRating(made, cell) {
   said.textContent = spoken(cell);
 }
 
-function spoken(cell) {
+const spoken = (cell) => told(cell).join(", ");
+
+function told(cell) {
   const value = rating(cell);
   const what = state(cell) === "failed" ? `failed, ${reason(cell).filter(Boolean).join(": ")}` : WORDS[state(cell)];
-  return [`cell ${cell}`, ...labels(cell), what, ...(value === null ? [] : [`rated ${value}`])].join(", ");
+  return [`cell ${cell}`, ...labels(cell), what, ...(value === null ? [] : [`rated ${value}`])];
 }
 
 // The cell that keys act on.
@@ -289,7 +293,7 @@ function go(position) {
 
 function sayHere() {
   const cell = plan.cell(view.position);
-  byId("here").textContent = `${spoken(cell)}, seed ${seed(cell)}`;
+  byId("here").replaceChildren(...joined([...told(cell), `seed ${seed(cell)}`], ", "));
 }
 
 // After a rating, wherever it was made.

@@ -18,6 +18,7 @@ use self::{document::Document, pictures::Pictures};
 use super::{
     contact_sheet, output,
     report::Failure,
+    stage::kept_pictures,
     summary::{counted, grouped},
 };
 use crate::services::{
@@ -47,6 +48,26 @@ pub(super) enum GridError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// What is no name of a file.
+    #[error("{option} takes a file, and {path} is none: the page is written beside what it links to")]
+    NoFile {
+        /// The option.
+        option: String,
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Page and sheet would overwrite each other.
+    #[error("--output and --png name one file, {path}: name two")]
+    OneFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Kept pictures are looked for where none can be.
+    #[error("--pictures takes the directory in which pictures were kept, and {path} is none")]
+    NoPictures {
+        /// What was named.
+        path: PathBuf,
     },
     /// The page cannot be written.
     #[error("the page cannot be written to {path}: {source}; name another file with --output")]
@@ -83,10 +104,10 @@ pub async fn grid(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let grid = grid_service::get_grid(context, actor, id).await?;
-    let kept = places.pictures.clone().or_else(|| context.settings.results.directory.clone());
-    let kept = kept.unwrap_or_else(|| PathBuf::from("pictures"));
     let page = places.output.clone().unwrap_or_else(|| PathBuf::from(format!("grid-{id}.html")));
+    check(places, &page).map_err(Failure::usage)?;
+    let grid = grid_service::get_grid(context, actor, id).await?;
+    let kept = places.pictures.clone().unwrap_or_else(|| kept_pictures(&context.settings));
     let png = places.png.clone();
     let write = move || write(&grid, &kept, page, png.as_deref());
     let written = tokio::task::spawn_blocking(write).await.map_err(Failure::failed)??;
@@ -97,10 +118,12 @@ pub async fn grid(
     lines.extend(written.sheets.iter().map(|sheet| sheet.display().to_string()));
     let (cells, files, urls) = (written.cells as i64, written.files as i64, written.urls as i64);
     output::note(&format!(
-        "{}: {} as files, {} by their URL, {} kB of page without them",
+        "{}: {} kept as {}, {} named by {} URL, {} kB of page without them",
         counted(cells, "cell"),
         counted(files, "picture"),
+        if files == 1 { "a file" } else { "files" },
         grouped(urls),
+        if urls == 1 { "its" } else { "their" },
         grouped(written.page_bytes.div_ceil(1_000) as i64)
     ));
     output::text(&lines.join("\n"), out)
@@ -127,10 +150,28 @@ fn write(grid: &Grid, kept: &Path, page: PathBuf, png: Option<&Path>) -> Result<
     })
 }
 
-/// The directory of a file, made where it is missing: links in the page begin there.
+/// Looks at the places before anything is read: a word that was mistyped makes no directory, and no page without pictures.
+fn check(places: &Places, page: &Path) -> Result<(), GridError> {
+    let place = |option: &str, file: &Path| -> Result<PathBuf, GridError> {
+        match file.file_name() {
+            Some(name) if file != Path::new("-") => Ok(directory_of(file)?.join(name)),
+            _ => Err(GridError::NoFile { option: option.to_owned(), path: file.to_owned() }),
+        }
+    };
+    let page = place("--output", page)?;
+    if let Some(png) = &places.png
+        && place("--png", png)? == page
+    {
+        return Err(GridError::OneFile { path: png.clone() });
+    }
+    match &places.pictures {
+        Some(pictures) if !pictures.is_dir() => Err(GridError::NoPictures { path: pictures.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// The directory of a file: links in the page begin there.
 fn directory_of(file: &Path) -> Result<PathBuf, GridError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| GridError::Place { path: parent.to_owned(), source };
-    std::fs::create_dir_all(parent).map_err(failed)?;
-    parent.canonicalize().map_err(failed)
+    parent.canonicalize().map_err(|source| GridError::Place { path: parent.to_owned(), source })
 }

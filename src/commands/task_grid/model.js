@@ -79,5 +79,8 @@ const element = (tag, className, text) => {
   if (text !== undefined) made.textContent = text;
   return made;
 };
+// Several labels as one line: each has its own direction, and none moves what stands beside it.
+const joined = (parts, between) => parts.flatMap((part, number) => [...(number ? [between] : []), element("bdi", "", part)]);
+const joinedText = (parts, between) => parts.map((part) => `\u2068${part}\u2069`).join(between);
 const byId = (id) => document.getElementById(id);
 const grouped = (number) => number.toLocaleString("en");

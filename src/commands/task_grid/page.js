@@ -42,7 +42,7 @@ function chooseAxes() {
     byId(id).append(option(-1, none), ...axes.map((axis, number) => option(number, `${axis.name} (${axis.values.length})`)));
     byId(id).addEventListener("change", (event) => choose(id === "axis-x" ? "x" : "y", Number(event.target.value)));
   }
-  byId("swap").addEventListener("click", () => { [view.x, view.y] = [view.y, view.x]; drawChoice(); rebuild(); });
+  byId("swap").addEventListener("click", () => { [view.x, view.y] = [view.y, view.x]; drawChoice(); showChoice(); });
 }
 
 function choose(which, axis) {
@@ -53,7 +53,13 @@ function choose(which, axis) {
   if (which === "y" && axis === -1 && view.y !== -1) view.rest[view.y] = -1;
   view[which] = axis;
   drawChoice();
+  showChoice();
+}
+
+// What is shown then is marked, in sight and named: keys act on it.
+function showChoice() {
   rebuild();
+  go(view.position);
 }
 
 function drawChoice() {
@@ -65,7 +71,7 @@ function drawChoice() {
     const select = element("select");
     select.append(option(-1, `all ${axis.values.length}`), ...axis.values.map((value, index) => option(index, value)));
     select.value = view.rest[number];
-    select.addEventListener("change", () => { view.rest[number] = Number(select.value); rebuild(); });
+    select.addEventListener("change", () => { view.rest[number] = Number(select.value); showChoice(); });
     label.append(select);
     return [label];
   }));
@@ -74,8 +80,7 @@ function drawChoice() {
 function resize(pixels) {
   view.size = Math.max(64, Math.min(Number(byId("size").max), pixels));
   byId("size").value = view.size;
-  rebuild();
-  go(view.position);
+  showChoice();
 }
 
 function drawTheme(theme) {

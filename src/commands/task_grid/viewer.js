@@ -11,7 +11,7 @@ function open(position) {
 function show() {
   const cell = plan.cell(view.position);
   const address = picture(cell);
-  byId("viewer-title").textContent = axes.length ? labels(cell).join(" · ") : data.task.name;
+  byId("viewer-title").replaceChildren(...joined(axes.length ? labels(cell) : [data.task.name], " · "));
   stage.classList.remove("whole");
   byId("zoom").setAttribute("aria-pressed", "false");
   if (address === null) {
@@ -43,7 +43,8 @@ function show() {
     ["state", WORDS[now]],
     ...(now === "completed" ? [] : [["why", text || word]]),
     ...(now === "failed" && text ? [["kind", word]] : []),
-    ...axes.map((axis, number) => [axis.name, labelOn(cell, number)]),
+    // The seed that was used stands below, also where the axis leaves it to chance.
+    ...axes.flatMap((axis, number) => (axis.kind === "seed" ? [] : [[axis.name, labelOn(cell, number)]])),
     ...data.task.shared.filter(([name]) => name === "prompt"),
     ["seed", String(seed(cell))], ["size", size(cell)], ["cell", String(cell)], ["attempts", String(attempts(cell))],
   ];

@@ -1,6 +1,7 @@
 //! The grid: as data, as a page in a browser, as sheets; and the terminal.
 
 mod browser;
+mod choice;
 mod figures;
 mod matrix;
 mod page;
@@ -57,6 +58,7 @@ fn pictures(world: &World) -> PathBuf {
 /// Runs `task grid` and returns what it says and where the page is.
 async fn written(world: &World, task: Uuid, more: &[&str]) -> (Value, PathBuf) {
     let page = world.directory.path().join("pages").join(format!("{task}.html"));
+    std::fs::create_dir_all(world.directory.path().join("pages")).unwrap();
     let (task, place, kept) = (task.to_string(), page.display().to_string(), pictures(world).display().to_string());
     let mut arguments = vec!["--as", "tester", "--json", "task", "grid", &task, "--output", &place, "--pictures", &kept];
     arguments.extend(more);

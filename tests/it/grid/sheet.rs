@@ -12,6 +12,7 @@ async fn a_sheet_is_labelled_and_above_its_size_there_are_several() {
     let small =
         ended_task(&world, TaskInput::new("small").variable_prompt("style", styles[..3].to_vec()).ratio(["1:1", "2:3"])).await;
     let file = world.directory.path().join("sheets").join("sheet.png");
+    std::fs::create_dir(world.directory.path().join("sheets")).unwrap();
     let png = file.display().to_string();
     let (said, _) = written(&world, small, &["--png", &png]).await;
     assert_eq!(said["sheets"], serde_json::json!([png]));
@@ -44,4 +45,19 @@ async fn a_sheet_is_labelled_and_above_its_size_there_are_several() {
     let heights: Vec<u32> = heights.inspect(|(width, _)| assert_eq!(*width, 176 + 20 * 168)).map(|(_, height)| height).collect();
     assert!(heights.iter().all(|height| *height <= 16_000), "{heights:?}");
     assert_eq!(heights.iter().map(|height| height - 84).sum::<u32>(), 100 * 168);
+}
+
+#[tokio::test]
+async fn of_few_pictures_each_is_larger() {
+    let world = World::new().await;
+    let file = world.directory.path().join("sheet.png");
+    let png = file.display().to_string();
+    let name = "A single lighthouse in the fog, as the keeper sees it";
+    let one = ended_task(&world, TaskInput::new(name).prompt(Prompt::freetext("a lighthouse"))).await;
+    written(&world, one, &["--png", &png]).await;
+    assert_eq!(image::image_dimensions(&file).unwrap(), (8 + 648, 84 + 648));
+    let lights = ["dawn", "dusk"].map(Prompt::freetext);
+    let four = ended_task(&world, TaskInput::new(name).variable_prompt("light", lights).ratio(["1:1", "2:3"])).await;
+    written(&world, four, &["--png", &png]).await;
+    assert_eq!(image::image_dimensions(&file).unwrap(), (176 + 2 * 328, 84 + 2 * 328));
 }

@@ -19,7 +19,7 @@ use crate::{
     support::{BOUND, World, eventually},
 };
 
-/// A terminal of 100 columns, and what was written to it.
+/// A terminal, and what was written to it.
 struct Terminal {
     master: File,
     slave: File,
@@ -28,11 +28,15 @@ struct Terminal {
 
 impl Terminal {
     fn open() -> Self {
+        Self::of(100)
+    }
+
+    fn of(columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("UTF-8");
         let slave = File::options().read(true).write(true).open(name).expect("open the other side");
-        let size = Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&slave, size).expect("a size");
         let master = File::from(master);
         let written = Arc::new(Mutex::new(Vec::new()));
@@ -151,4 +155,62 @@ async fn watch_says_which_cells_fail_and_has_a_bar_for_each_lane() {
     // Elsewhere than on a terminal: lines.
     let (_, lines) = ends_with(&world, &["--as", "tester", "task", "watch", &id], 0).await;
     assert!(lines.contains("3/3") && lines.contains("cell 0 failed, refused") && !lines.contains('\u{1b}'), "{lines}");
+}
+
+/// What was written, without colours and moves, taken apart where a line or a place on the screen begins.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\u{1b}' => {
+                let end = letters.by_ref().skip(1).find(char::is_ascii_alphabetic);
+                if end != Some('m') {
+                    pieces.push(String::new());
+                }
+            }
+            '\r' | '\n' => pieces.push(String::new()),
+            _ => pieces.last_mut().expect("there is one").push(letter),
+        }
+    }
+    pieces
+}
+
+#[tokio::test]
+async fn no_line_is_longer_than_the_terminal_and_elsewhere_nothing_is_cut() {
+    let world = World::with(SimulatorOptions { hold_polls: true, ..SimulatorOptions::default() }).await;
+    let name = "A study of lanterns in all kinds of weather, by day and by night, seen from the harbour";
+    let task = world.create(20).await.id.to_string();
+    sqlx::query("update imagemill.tasks set name = $1").bind(name).execute(world.pool()).await.unwrap();
+    let _worker = world.worker(&["--concurrency", "8"]);
+    world.until("select count(*) = 8 from imagemill.attempts where state = 'accepted'").await;
+    let (plain, _) = ends_with(&world, &["--as", "tester", "task", "list"], 0).await;
+    assert!(plain.contains(name), "{plain}");
+    for columns in [60, 80, 100] {
+        for arguments in [&["task", "list"][..], &["top"], &["task", "watch", &task]] {
+            let terminal = Terminal::of(columns);
+            let mut all = vec!["--as", "tester"];
+            all.extend(arguments);
+            let mut command = world.command(&all);
+            let [input, output, error] = [terminal.other_side(), terminal.other_side(), terminal.other_side()];
+            command.env("TERM", "xterm-256color").stdin(input).stdout(output).stderr(error);
+            let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+            let drawn = if arguments.contains(&"watch") { "8 in flight" } else { "A study" };
+            eventually("it is drawn", async || terminal.text().contains(drawn)).await;
+            if arguments == ["task", "list"] {
+                assert!(child.wait().await.unwrap().success());
+            }
+            child.kill().await.unwrap();
+            let text = terminal.text();
+            let long: Vec<String> =
+                pieces(&text).into_iter().filter(|piece| piece.trim_end().chars().count() > columns.into()).collect();
+            assert_eq!(long, Vec::<String>::new(), "{arguments:?} at {columns} columns");
+            if !arguments.contains(&"watch") {
+                assert!(text.contains("NAME") && text.contains('\u{2026}'), "{arguments:?} at {columns}: {text:?}");
+            }
+            if arguments == ["top"] && columns >= 80 {
+                assert!(text.contains("RATE") && text.contains("LEFT"), "{text:?}");
+            }
+        }
+    }
 }
