@@ -104,7 +104,9 @@ async fn what_a_dead_token_may_not_poll_goes_to_a_worker_with_a_good_one_and_is_
     let dead = world.worker_with(&[("IMAGEMILL_UPSTREAM__API_TOKEN", "a-dying-token")], &[]);
     world.until("select count(*) = 4 from imagemill.attempts where state = 'accepted'").await;
     refuse(&world.simulator, "a-dying-token", 401);
-    world.until("select bool_and(accepted_at < now() - interval '8 seconds') from imagemill.attempts where state = 'accepted'").await;
+    world
+        .until("select bool_and(accepted_at < now() - interval '8 seconds') from imagemill.attempts where state = 'accepted'")
+        .await;
     // Nobody else could ask for them: they stay where they are.
     assert_eq!(world.number("select count(*) from apalis.jobs where lock_by is not null").await, 4);
     let mut alive = world.worker(&["--until-empty"]);

@@ -8,8 +8,8 @@ use crate::support::World;
 mod cancel;
 mod commands;
 mod departure;
-mod late_ids;
 mod given_up;
+mod late_ids;
 mod race;
 mod retry;
 
