@@ -101,9 +101,28 @@ as $$
                  greatest(1, p_burst - 0.1 * p_rate) as burst) as paced
 $$;
 
+-- The same time of a lane by the pace of now: next_submit_at was written by the pace of then, which somebody may have changed. What
+-- was granted counts as much as before, however long it would have taken to be gone at the old pace. Where some of it has still to
+-- leave, the others follow behind it one by one: it leaves by the old pace, and beside it there is room for nothing.
+create or replace function imagemill.next_submit(
+    p_at timestamptz, p_step_then double precision, p_slack_then double precision, p_step double precision, p_slack double precision,
+    p_moment timestamptz)
+returns timestamptz
+language sql stable
+as $$
+    select case
+        when p_step_then is null or (p_step_then = p_step and p_slack_then = p_slack) or p_at <= p_moment then p_at
+        when p_at - make_interval(secs => p_step_then + p_slack_then) > p_moment
+            then p_at - make_interval(secs => p_step_then + p_slack_then) + make_interval(secs => p_step + p_slack)
+        else p_moment + make_interval(secs => least(extract(epoch from p_at - p_moment)::double precision / p_step_then * p_step, p_step + p_slack))
+        end
+$$;
+
 -- The next submit of this lane, for one that came too late for its own: in how many seconds it may leave, and how long the lane's
--- lock was waited for. Null: the lane has no rate any more.
-create or replace function imagemill.grant_submit(p_lane text, out wait double precision, out waited double precision)
+-- lock was waited for. Null: the lane has no rate any more. One that would be further ahead than p_within is not granted: it is
+-- asked for again, since the rate may be another by then.
+create or replace function imagemill.ask_submit(
+    p_lane text, p_within double precision, out wait double precision, out waited double precision, out is_granted boolean)
 language plpgsql
 as $$
 declare
@@ -116,7 +135,10 @@ begin
     perform from imagemill.lane_states as state where state.lane = p_lane for no key update;
     moment := clock_timestamp();
     waited := extract(epoch from moment - began);
-    select states.next_submit_at, submit_pace.step, submit_pace.slack into pace
+    is_granted := true;
+    select imagemill.next_submit(states.next_submit_at, states.submit_step, states.submit_slack, submit_pace.step, submit_pace.slack,
+                                 moment) as next_submit_at,
+           submit_pace.step, submit_pace.slack into pace
     from imagemill.lane_states as states
     join imagemill.lanes as lanes on lanes.lane = states.lane
     cross join imagemill.submit_pace(least(lanes.current_rate, lanes.submits_per_second), lanes.burst)
@@ -126,9 +148,20 @@ begin
     end if;
     due := greatest(0, coalesce(extract(epoch from pace.next_submit_at - moment), 0));
     wait := greatest(0, due - pace.slack);
-    update imagemill.lane_states as states set next_submit_at = moment + make_interval(secs => due + pace.step)
-    where states.lane = p_lane;
+    is_granted := p_within is null or wait <= p_within;
+    if is_granted then
+        update imagemill.lane_states as states
+        set next_submit_at = moment + make_interval(secs => due + pace.step), submit_step = pace.step, submit_slack = pace.slack
+        where states.lane = p_lane;
+    end if;
 end
+$$;
+
+-- The same as workers of the version before ask for it.
+create or replace function imagemill.grant_submit(p_lane text, out wait double precision, out waited double precision)
+language sql
+as $$
+    select asked.wait, asked.waited from imagemill.ask_submit(p_lane, null) as asked
 $$;
 
 -- Claims up to p_wanted jobs of these lanes.
@@ -312,7 +345,7 @@ begin
         select wanted.lane, lanes.lane is not null as is_limited, lanes.max_in_flight,
                least(lanes.current_rate, lanes.submits_per_second) as rate, lanes.burst, lanes.ramp_start, lanes.ramp_step,
                extract(epoch from lanes.ramp_interval)::double precision as ramp_interval, lanes.ramp_idle_reset,
-               states.next_submit_at, states.ramp_since, states.active_at,
+               states.next_submit_at, states.submit_step, states.submit_slack, states.ramp_since, states.active_at,
                pause.reason as pause, extract(epoch from pause.until - moment)::double precision as pause_left,
                tried.reason as tried, coalesce(extract(epoch from tried.probe_at - moment), 0)::double precision as trial_in,
                coalesce(counted.jobs, 0) as in_flight,
@@ -384,14 +417,15 @@ begin
             select submit_pace.step, submit_pace.slack into pace from imagemill.submit_pace(one.rate, one.burst);
             step := step || pace.step;
             slack := slack || pace.slack;
-            base := base || greatest(lead, coalesce(extract(epoch from one.next_submit_at - moment), 0)::double precision);
+            base := base || greatest(lead, coalesce(extract(epoch from imagemill.next_submit(
+                one.next_submit_at, one.submit_step, one.submit_slack, pace.step, pace.slack, moment) - moment), 0)::double precision);
             due := base[cardinality(base)];
             cut := greatest(0, floor(least((ahead + pace.slack - due) / pace.step, 100000))::integer + 1);
             if cut < free then
                 free := cut;
-                -- The moment from which on a group of submits is to be had again.
+                -- The moment from which on a group of submits is to be had again, unless the rate is raised before.
                 id := null; lane := one.lane; "group" := null; key := 'rate';
-                wait := greatest(0.05, due + cut * pace.step - pace.slack - ahead / 2); return next;
+                wait := least(1, greatest(0.05, due + cut * pace.step - pace.slack - ahead / 2)); return next;
             end if;
         end if;
         is_last := is_last || (one.tried is null and free = ceiling - one.in_flight and free < p_wanted - got);
@@ -636,7 +670,8 @@ begin
         end if;
         if given[place] > 0 and base[place] is not null then
             update imagemill.lane_states as states
-            set next_submit_at = moment + make_interval(secs => base[place] + given[place] * step[place])
+            set next_submit_at = moment + make_interval(secs => base[place] + given[place] * step[place]),
+                submit_step = step[place], submit_slack = slack[place]
             where states.lane = lane_of[place];
         end if;
     end loop;

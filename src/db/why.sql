@@ -49,7 +49,9 @@ with cell as materialized (
 ), lane as (
     select l.lane, l.max_in_flight, n.submitting + n.alive as in_flight, n.submitting, l.max_submits_per_day, d.today + 1 as tomorrow,
            (select coalesce(sum(x.submits), 0) from imagemill.lane_days x where x.lane = l.lane and x.day = d.today) as made_today,
-           l.ramp_start, s.next_submit_at, p.slack, least(l.current_rate, l.submits_per_second) as rate,
+           l.ramp_start, p.slack,
+           imagemill.next_submit(s.next_submit_at, s.submit_step, s.submit_slack, p.step, p.slack, clock_timestamp()) as next_submit_at,
+           least(l.current_rate, l.submits_per_second) as rate,
            case when l.ramp_start is null then l.max_in_flight
                 when s.ramp_since is null or (n.submitting + n.alive = 0 and s.active_at < now() - l.ramp_idle_reset) then least(l.max_in_flight, l.ramp_start)
                 else least(l.max_in_flight, l.ramp_start + l.ramp_step * least(floor(

@@ -13,6 +13,13 @@ use super::{connections::Connections, error::QueueError};
 /// A submit that is later than this takes another moment. The bucket allows for 0.1 s: the rest is the way to the upstream.
 const TOLERANCE: Duration = Duration::from_millis(40);
 
+/// A moment that is further ahead is not taken: the lane's rate may be raised before. More than a claim's quarter of a second, so
+/// that what is late comes before what is claimed.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// Then it is asked for again after so long.
+const ANEW: Duration = Duration::from_millis(500);
+
 /// The moment of one submit. PostgreSQL's clock says it as seconds after a point in the middle of a statement, of which this
 /// process knows when it was sent and when it was answered.
 #[derive(Debug, Clone, Copy)]
@@ -42,15 +49,20 @@ impl Grant {
     }
 }
 
-/// Asks for another moment in this lane; none: it has no rate any more.
+/// Asks for another moment in this lane; none: it has no rate any more. One that is far ahead is waited for here and not granted:
+/// what is answered then is late already, so that whoever waits looks whether he still wants to, and asks again.
 pub(super) async fn again(connections: &Connections, lane: &str) -> Result<Option<Grant>, QueueError> {
     let sent = Instant::now();
-    let (wait, waited): (Option<f64>, f64) = connections
+    let (wait, waited, is_granted): (Option<f64>, f64, bool) = connections
         .statement(async |connection| {
-            let query = sqlx::query_as("select wait, waited from imagemill.grant_submit($1)").bind(lane);
-            Ok(query.fetch_one(connection).await?)
+            let query = sqlx::query_as("select wait, waited, is_granted from imagemill.ask_submit($1, $2)");
+            Ok(query.bind(lane).bind(WITHIN.as_secs_f64()).fetch_one(connection).await?)
         })
         .await?;
+    if !is_granted {
+        tokio::time::sleep(ANEW).await;
+        return Ok(Some(Grant { at: sent, until: sent }));
+    }
     Ok(wait.map(|wait| Grant::new(wait, waited, sent, Instant::now())))
 }
 

@@ -1,5 +1,6 @@
 //! Submits a second.
 
+use chrono::{TimeDelta, Utc};
 use imagemill::simulator::{SimulatorOptions, Span};
 use rustix::process::Signal;
 
@@ -61,4 +62,25 @@ async fn a_rate_that_is_lowered_while_the_lane_is_throttled_is_obeyed() {
     world.until("select completed_at is not null from imagemill.tasks").await;
     drop(worker);
     world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_rate_that_is_raised_is_obeyed_at_once_and_no_second_has_too_many() {
+    let options = SimulatorOptions { pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
+    let world = World::with(options).await;
+    // One every fifty seconds: by that rate the second would leave long after the test has ended.
+    change_lane(&world, "submits_per_second = 0.02, burst = 1, max_in_flight = 1000").await;
+    world.create(40).await;
+    let workers = [world.worker(&["--concurrency", "20"]), world.worker(&["--concurrency", "20"])];
+    world.until("select exists (select from imagemill.lane_states where next_submit_at > now() + interval '20 seconds')").await;
+    let raised = Utc::now();
+    change_lane(&world, "submits_per_second = 10, burst = 3").await;
+    world.until("select completed_at is not null from imagemill.tasks").await;
+    drop(workers);
+    let ledger = world.simulator.ledger();
+    let most = most_in_a_second(&ledger);
+    assert!(most <= 13, "{most} submits within a second");
+    let second = accepted(&ledger)[1] - raised;
+    assert!(second < TimeDelta::seconds(10), "the first after the raise came after {second}");
+    world.assert_ledgers_agree().await;
 }
