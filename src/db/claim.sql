@@ -164,6 +164,25 @@ as $$
     select asked.wait, asked.waited from imagemill.ask_submit(p_lane, null) as asked
 $$;
 
+-- Whether what is to be polled in this lane is for others than the holders of this token: it is refused there, and a living worker
+-- of the lane has one that is not.
+create or replace function imagemill.is_for_others(p_lane text, p_token_hash text) returns boolean
+language sql stable
+as $$
+    select p_token_hash <> ''
+       and exists (select from imagemill.pauses as pauses
+                   where pauses.lane = p_lane and pauses.token_hash = p_token_hash and pauses.reason in ('auth', 'payment'))
+       and exists (select from apalis.workers as workers
+                   join imagemill.incarnations as others on others.name = workers.id
+                   where workers.worker_type = 'imagemill' and others.ended_at is null and others.only_group is null
+                     and workers.last_seen + coalesce(others.lease, interval '15 s') > clock_timestamp()
+                     and (others.lanes is null or p_lane = any (others.lanes))
+                     and others.token_hash not in ('', p_token_hash)
+                     and not exists (select from imagemill.pauses as pauses
+                                     where pauses.lane = p_lane and pauses.token_hash = others.token_hash
+                                       and pauses.reason in ('auth', 'payment')))
+$$;
+
 -- Claims up to p_wanted jobs of these lanes.
 --
 -- p_lane_of, p_group_of, ...: the groups that may have jobs, oldest first, each with its owner, its weight, whether it has a
@@ -286,7 +305,9 @@ begin
               and jobs.metadata ? 'resume' and jobs.metadata -> 'lane' = wanted.lane and not jobs.metadata ? 'alone'
               and not jobs.metadata ? 'solitary' and jobs.run_at <= now()
             order by jobs.run_at, jobs.id limit p_wanted
-            for update skip locked) as waiting;
+            for update skip locked) as waiting
+        -- Whoever may not poll it would only hand it over again.
+        where not imagemill.is_for_others(wanted.lane, coalesce(p_token_hash, ''));
     else
         select array_agg(waiting.id) into ids
         from (select jobs.id from apalis.jobs as jobs

@@ -325,7 +325,9 @@ pub(super) async fn waiting(
                  from imagemill.pauses p
                  where p.lane = wanted.lane and (p.until is null or p.until > now()) and p.token_hash in ('', $4)) as paused
              left join lateral ({next} order by run_at limit 1) as next on true
-             left join lateral ({next} and metadata ? 'resume' and paused.is_paused order by run_at limit 1) as resumed on true
+             left join lateral ({next} and metadata ? 'resume' and paused.is_paused
+                                and not ($3::text is null and imagemill.is_for_others(wanted.lane, $4))
+                                order by run_at limit 1) as resumed on true
              group by wanted.queue"
             );
             let query = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(queues).bind(lanes).bind(group);

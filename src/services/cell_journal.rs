@@ -174,6 +174,22 @@ impl Journal for CellJournal<'_> {
         self.calls.poll_refused(token_hash, begun, status, error).await;
     }
 
+    async fn is_for_others(&self) -> bool {
+        match self.calls.engine.is_for_others(&self.row.lane).await {
+            Ok(is_for_others) => is_for_others,
+            Err(error) => {
+                tracing::warn!(%error, "who else may poll is not known");
+                false
+            }
+        }
+    }
+
+    async fn was_refused_for(&self, lasted: Duration) {
+        if let Err(error) = self.calls.engine.put_off(self.job, self.row.id, lasted).await {
+            tracing::warn!(%error, "for how long polls were refused is not in the ledger: it counts against the deadline");
+        }
+    }
+
     async fn poll_answered(&self, token_hash: &str, begun: Instant) {
         self.calls.poll_answered(token_hash, begun).await;
     }

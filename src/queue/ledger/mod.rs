@@ -22,7 +22,7 @@ pub use evidence::{Acceptance, Evidence, accepted};
 pub(super) use open::insert_again;
 pub use open::{Begun, Submit, begin};
 pub use read::{AttemptRow, GivenUp, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
-pub use reopen::reopen;
+pub use reopen::{put_off, reopen};
 pub use resolve::{EarlierSubmit, Resolution, UnknownAttempt, may_be_answered, resolve, unknown, with_late_ids};
 
 /// A POST leaves within so long of the moment at which its row was asked for, or not at all. So whoever ends a cell knows from the

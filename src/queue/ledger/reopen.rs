@@ -1,5 +1,7 @@
 //! An attempt that was given up is taken up again: the upstream still works on it, or has its picture.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -18,6 +20,32 @@ pub async fn reopen(
     (ordinal, round): (i32, i32),
 ) -> Result<bool, QueueError> {
     connections.transaction(async |connection| write(connection, hook, job, cell, (ordinal, round)).await).await
+}
+
+/// So much of the age of a cell's accepted attempt does not count against its limit and its deadline. Nothing where the claim is lost.
+///
+/// # Errors
+/// See [`QueueError`].
+pub async fn put_off(connections: &Connections, job: &Job, cell: Uuid, lasted: Duration) -> Result<(), QueueError> {
+    connections
+        .statement(async |connection| {
+            sqlx::query(
+                "update imagemill.attempts
+                 set reopened_at = least(now(), coalesce(reopened_at, accepted_at) + make_interval(secs => $5))
+                 where subtask_id = $4 and finished_at is null and state = 'accepted'
+                   and exists (select from apalis.jobs
+                               where id = $1 and lock_by = $2 and attempts = $3 and status = 'Running')",
+            )
+            .bind(&job.id)
+            .bind(&*job.worker)
+            .bind(job.claim)
+            .bind(cell)
+            .bind(lasted.as_secs_f64())
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+        .await
 }
 
 async fn write(

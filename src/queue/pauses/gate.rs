@@ -19,6 +19,8 @@ pub(in crate::queue) struct Gate {
     lanes: Mutex<HashMap<String, Lane>>,
     /// When a poll was last refused, by lane and reason.
     refused: Mutex<HashMap<(String, PauseReason), Instant>>,
+    /// Whether others may ask whose token is not refused, by lane, and when that was seen.
+    others: Mutex<HashMap<String, (Instant, bool)>>,
     token_hash: RwLock<Arc<str>>,
     /// Told when a pause of this process's token was met.
     met: Notify,
@@ -44,6 +46,7 @@ impl Gate {
         Self {
             lanes: Mutex::default(),
             refused: Mutex::default(),
+            others: Mutex::default(),
             token_hash: RwLock::new(token_hash.into()),
             met: Notify::new(),
         }
@@ -78,6 +81,18 @@ impl Gate {
             refused.insert((lane.to_owned(), reason), now);
         }
         is_news
+    }
+
+    /// Whether others may ask; none: it is to be looked at again.
+    pub(super) fn others(&self, lane: &str) -> Option<bool> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.get(lane).filter(|(seen, _)| seen.elapsed() < NEWS).map(|(_, are_there)| *are_there)
+    }
+
+    /// That was seen now.
+    pub(super) fn saw_others(&self, lane: &str, are_there: bool) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.insert(lane.to_owned(), (Instant::now(), are_there));
     }
 
     /// Hash of the token that this process submits with; empty: it has none.

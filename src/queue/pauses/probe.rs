@@ -2,8 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use uuid::Uuid;
+
 use super::{Call, Holds, Observation, OwnPause, Said, look};
-use crate::queue::{claim, engine::Engine, error::QueueError, incarnation, job::Job, ledger::Submit};
+use crate::queue::{
+    claim,
+    engine::Engine,
+    error::QueueError,
+    incarnation,
+    job::Job,
+    ledger::{self, Submit},
+};
 
 impl Engine {
     /// Writes down what a call told of its lane, at once; repeats it until it stands. From the first moment on no POST that the
@@ -49,6 +58,36 @@ impl Engine {
     pub async fn is_held(&self, submit: &Submit) -> Result<bool, QueueError> {
         let holds = self.connections().statement(async |connection| Ok(Holds::ask(connection, &[submit]).await?)).await?;
         Ok(holds.of(submit).why.is_some())
+    }
+
+    /// Whether what this process polls in the lane is for others: its token is refused there, and a living worker has one that is
+    /// not. Looked at once a second, since thousands may ask.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn is_for_others(&self, lane: &str) -> Result<bool, QueueError> {
+        let gate = &self.shared.gate;
+        if let Some(seen) = gate.others(lane) {
+            return Ok(seen);
+        }
+        let token_hash = gate.token_hash();
+        let is_for_others = self
+            .connections()
+            .statement(async |connection| {
+                let query = sqlx::query_scalar("select imagemill.is_for_others($1, $2)");
+                Ok(query.bind(lane).bind(&*token_hash).fetch_one(connection).await?)
+            })
+            .await?;
+        gate.saw_others(lane, is_for_others);
+        Ok(is_for_others)
+    }
+
+    /// The cell's open attempt is older by so much than what counts of it.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn put_off(&self, job: &Job, cell: Uuid, lasted: Duration) -> Result<(), QueueError> {
+        self.persist(|| ledger::put_off(self.connections(), job, cell, lasted)).await
     }
 
     /// Waits until a pause was met.

@@ -56,6 +56,14 @@ pub trait Journal: Send + Sync {
     /// Is told each poll that was answered with 401, 402 or 403.
     async fn poll_refused(&self, _token_hash: &str, _begun: Instant, _status: u16, _error: &str) {}
 
+    /// After a poll that was refused: whether others may ask whose token is not, so that the polling is theirs.
+    async fn is_for_others(&self) -> bool {
+        false
+    }
+
+    /// Is told for how long polls were refused when the polling is handed over: that time does not count.
+    async fn was_refused_for(&self, _lasted: Duration) {}
+
     /// Is told the first poll that was answered after one that was refused.
     async fn poll_answered(&self, _token_hash: &str, _begun: Instant) {}
 }

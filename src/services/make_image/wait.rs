@@ -86,7 +86,7 @@ pub(super) async fn wait(
     let (settings, _) = client.lane(lane)?;
     let limit = settings.poll_interval * settings.max_polls;
     let (mut answered, mut empty, mut not_found, mut named) = (0, 0, 0, false);
-    let mut was_refused = false;
+    let mut refusals = Refusals::default();
     let poller = journal.poller();
     // How long its polls have waited for their turns: that is our own doing, and does not count against the limit.
     let mut queued = Duration::ZERO;
@@ -94,16 +94,16 @@ pub(super) async fn wait(
     let mut troubles = trouble_delays(settings.poll_interval);
     let mut pause = if accepted.ask_at_once { Duration::ZERO } else { settings.poll_interval };
     loop {
-        let left = deadline.saturating_sub(accepted.since.elapsed());
+        let left = deadline.saturating_sub(accepted.since.elapsed().saturating_sub(refusals.lasted()));
         tokio::select! {
             biased;
-            interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
+            interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
             () = tokio::time::sleep(pause.min(left)) => {}
         }
         let queued_at = Instant::now();
         let permit = tokio::select! {
             biased;
-            interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
+            interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
             permit = client.poll_permit(&poller) => permit,
         };
         let asked_at = Instant::now();
@@ -112,14 +112,14 @@ pub(super) async fn wait(
         // What a request needs is there while it is under way only: thousands wait for their turn.
         let answer = tokio::select! {
             biased;
-            interrupt = tokens.interrupted() => return Ok((PollEnd::Interrupted(interrupt), answered)),
+            interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
             answer = async { Box::pin(poll(client, lane, &token, &accepted.upstream_id)).await } => answer,
         };
         drop(permit);
         pause = settings.poll_interval;
         if !matches!(answer, PollAnswer::Trouble { .. }) {
             answered += 1;
-            if std::mem::take(&mut was_refused) {
+            if refusals.are_over() {
                 journal.poll_answered(token.hash(), asked_at).await;
             }
             troubles = trouble_delays(settings.poll_interval);
@@ -152,7 +152,8 @@ pub(super) async fn wait(
                     tracing::warn!(upstream_id = %accepted.upstream_id, status, "the upstream uses a word that is not known; polling on");
                 }
                 said = status;
-                if accepted.since.elapsed().saturating_sub(queued) >= limit && answered >= LEAST_POLLS {
+                let asked_for = accepted.since.elapsed().saturating_sub(queued + refusals.lasted());
+                if asked_for >= limit && answered >= LEAST_POLLS {
                     return Ok((PollEnd::Limit, answered));
                 }
             }
@@ -160,15 +161,62 @@ pub(super) async fn wait(
                 pause = troubles.next().unwrap_or(LONGEST_TROUBLE);
                 tracing::warn!(upstream_id = %accepted.upstream_id, status, error, "a poll failed; the next in {pause:?}");
                 if let Some(status @ 401..=403) = status {
-                    was_refused = true;
+                    refusals.go_on(asked_at);
                     journal.poll_refused(token.hash(), asked_at, status, &error).await;
+                    if journal.is_for_others().await {
+                        return Ok((refusals.end(Interrupt::Handover, journal).await, answered));
+                    }
+                } else {
+                    refusals.pause();
                 }
                 said = error;
             }
         }
-        if accepted.since.elapsed() >= deadline {
+        if accepted.since.elapsed().saturating_sub(refusals.lasted()) >= deadline {
             return Ok((PollEnd::Deadline { error: said }, answered));
         }
+    }
+}
+
+/// For how long polls were refused for the token. The upstream goes on meanwhile, and nothing is wrong with the cell: that time
+/// counts neither against the limit nor against the deadline.
+#[derive(Default)]
+struct Refusals {
+    before: Duration,
+    since: Option<Instant>,
+    /// Whether one was met and none was answered since.
+    are_news: bool,
+}
+
+impl Refusals {
+    fn lasted(&self) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// A poll was refused.
+    fn go_on(&mut self, asked_at: Instant) {
+        self.since.get_or_insert(asked_at);
+        self.are_news = true;
+    }
+
+    /// A poll failed for another reason: that time counts.
+    fn pause(&mut self) {
+        self.before = self.lasted();
+        self.since = None;
+    }
+
+    /// A poll was answered. Whether that is news.
+    fn are_over(&mut self) -> bool {
+        self.pause();
+        std::mem::take(&mut self.are_news)
+    }
+
+    /// The waiting ends early. Whoever goes on with the cell counts from the ledger.
+    async fn end(&self, interrupt: Interrupt, journal: &dyn Journal) -> PollEnd {
+        if interrupt == Interrupt::Handover && !self.lasted().is_zero() {
+            journal.was_refused_for(self.lasted()).await;
+        }
+        PollEnd::Interrupted(interrupt)
     }
 }
 

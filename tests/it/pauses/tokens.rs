@@ -94,6 +94,32 @@ async fn of_two_tokens_the_one_that_lives_goes_on() {
 }
 
 #[tokio::test]
+async fn what_a_dead_token_may_not_poll_goes_to_a_worker_with_a_good_one_and_is_not_late() {
+    let mut world = World::with(SimulatorOptions { duration: Span::fixed(3_000), ..SimulatorOptions::default() }).await;
+    take_any(&world);
+    // Its cells take all places of the lane, and are at work for longer than the deadline.
+    sqlx::query("update imagemill.lanes set max_in_flight = 4 where lane = 'prod'").execute(world.pool()).await.expect("a limit");
+    world.set("generate_image.deadline", "8s");
+    world.create(12).await;
+    let dead = world.worker_with(&[("IMAGEMILL_UPSTREAM__API_TOKEN", "a-dying-token")], &[]);
+    world.until("select count(*) = 4 from imagemill.attempts where state = 'accepted'").await;
+    refuse(&world.simulator, "a-dying-token", 401);
+    world
+        .until("select bool_and(accepted_at < now() - interval '8 seconds') from imagemill.attempts where state = 'accepted'")
+        .await;
+    // Nobody else could ask for them: they stay where they are.
+    assert_eq!(world.number("select count(*) from apalis.jobs where lock_by is not null").await, 4);
+    let mut alive = world.worker(&["--until-empty"]);
+    assert!(alive.wait().await.success(), "{}", alive.log());
+    assert_eq!(world.cells().await, "completed: 12");
+    assert_eq!(world.number("select count(*) from imagemill.attempts").await, 12, "none is paid for twice");
+    let claims = "select max(attempts)::bigint from apalis.jobs where job_type = 'imagemill.generate_image'";
+    assert_eq!(world.number(claims).await, 2, "nothing goes to and fro");
+    drop(dead);
+    world.assert_settled().await;
+}
+
+#[tokio::test]
 async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
     let mut world = World::with(options()).await;
     take_any(&world);
