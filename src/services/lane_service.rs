@@ -15,6 +15,9 @@ use crate::{
 
 pub use crate::crud::lanes::NewLimits;
 
+/// No lane has more places, nor a larger burst.
+const MOST: i32 = 1_000_000;
+
 /// The lanes.
 ///
 /// # Errors
@@ -61,12 +64,16 @@ pub async fn resume_lane(context: &Context, actor: &Actor, lane: &str) -> Result
 /// # Errors
 /// See [`ServiceError`]; every fault of them at once.
 pub async fn set_lane_limits(context: &Context, actor: &Actor, lane: &str, limits: &NewLimits) -> Result<(), ServiceError> {
-    let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
+    // As the table's own checks: a claim cannot reckon with more.
+    let is_rate = |rate: f64| (0.0001..=1_000_000.0).contains(&rate);
     let faults: Vec<&str> = [
-        (limits.max_in_flight.is_some_and(|limit| limit < 0), "max_in_flight is 0 or more"),
-        (limits.submits_per_second.flatten().is_some_and(|rate| !is_rate(rate)), "submits_per_second is above 0"),
-        (limits.burst.is_some_and(|burst| burst < 1), "burst is 1 or more"),
-        (limits.polls_per_second.flatten().is_some_and(|rate| !is_rate(rate)), "polls_per_second is above 0"),
+        (limits.max_in_flight.is_some_and(|limit| !(0..=MOST).contains(&limit)), "max_in_flight is between 0 and 1000000"),
+        (
+            limits.submits_per_second.flatten().is_some_and(|rate| !is_rate(rate)),
+            "submits_per_second is between 0.0001 and 1000000",
+        ),
+        (limits.burst.is_some_and(|burst| !(1..=MOST).contains(&burst)), "burst is between 1 and 1000000"),
+        (limits.polls_per_second.flatten().is_some_and(|rate| !is_rate(rate)), "polls_per_second is between 0.0001 and 1000000"),
         (limits.max_submits_per_day.flatten().is_some_and(|limit| limit < 0), "max_submits_per_day is 0 or more"),
         (*limits == NewLimits::default(), "name a limit to set"),
     ]

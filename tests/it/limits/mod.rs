@@ -1,5 +1,6 @@
 //! Limits, turns and budgets of the lanes, with worker processes and the simulator's ledger.
 
+mod bounds;
 mod budgets;
 mod days;
 mod looks;

@@ -105,7 +105,7 @@ async fn who_may_not_steer_is_told_so() {
     assert!(matches!(&missing, Some(ServiceError::NotFound { what: "lane", .. })), "{missing:?}");
     let wrong = NewLimits { max_in_flight: Some(-1), submits_per_second: Some(Some(f64::NAN)), ..limits };
     let faults = set_lane_limits(&world.context, &world.actor, "prod", &wrong).await.expect_err("two faults").to_string();
-    assert_eq!(faults, "max_in_flight is 0 or more; submits_per_second is above 0");
+    assert_eq!(faults, "max_in_flight is between 0 and 1000000; submits_per_second is between 0.0001 and 1000000");
     assert!(lane_audit(&world).await.is_empty());
 }
 
