@@ -32,13 +32,14 @@ pub(super) async fn acknowledge(connection: &mut PgConnection, settles: &[&(Job,
         None => json!({ "Ok": null }),
     };
     // `resume` says that an attempt is open: the next claim takes such a job before any other. An attempt that ends with this
-    // very settle is not closed yet here. Crashes are forgotten by whatever came to an end by itself. `cancel` was said to this
+    // very settle is not closed yet here. Whoever asks to resume is claimed as such, though it may be an earlier attempt that it asks
+    // for: it submits nothing. Crashes are forgotten by whatever came to an end by itself. `cancel` was said to this
     // claim: the cell's row says it to the next.
     let held: Vec<(String, i32)> = sqlx::query_as(
         "with given as (
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::double precision[], $6::jsonb[],
-                                  $7::uuid[], $8::boolean[])
-                           as given (id, worker, claim, status, delay, result, cell, handed_over)
+                                  $7::uuid[], $8::boolean[], $9::boolean[])
+                           as given (id, worker, claim, status, delay, result, cell, handed_over, resumes)
          ), locked as materialized (
              select id, lock_by, attempts, status from apalis.jobs where id = any ($1) order by id for update
          ), held as materialized (
@@ -50,8 +51,9 @@ pub(super) async fn acknowledge(connection: &mut PgConnection, settles: &[&(Job,
              run_at = case when given.status = 'Pending' then now() + make_interval(secs => given.delay) else job.run_at end,
              done_at = case when given.status = 'Pending' then null else now() end,
              metadata = case when given.status = 'Pending' and given.cell is not null
-                                  and (select true from imagemill.attempts
-                                       where subtask_id = given.cell and finished_at is null)
+                                  and (given.resumes
+                                       or (select true from imagemill.attempts
+                                           where subtask_id = given.cell and finished_at is null))
                              then case when given.handed_over then delete(job.metadata, 'cancel')
                                        else delete(job.metadata, array['crashes', 'solitary', 'ledger', 'cancel']) end
                                   || hstore('resume', 'true')
@@ -69,6 +71,7 @@ pub(super) async fn acknowledge(connection: &mut PgConnection, settles: &[&(Job,
     // The cell only where an attempt of it may stay open.
     .bind(column!(job, outcome => outcome.attempt.is_none().then(|| job.cell()).flatten()))
     .bind(column!(_job, outcome => outcome.verdict == Verdict::HandedOver))
+    .bind(column!(job, outcome => job.is_resumed && matches!(outcome.verdict, Verdict::ResumeAfter(_))))
     .fetch_all(&mut *connection)
     .await?;
     let held: Held = held.into_iter().collect();

@@ -146,6 +146,23 @@ pub async fn begin_anew(connection: &mut PgConnection, queue: &str, keys: &[Stri
     Ok(())
 }
 
+/// Jobs that wait are to be claimed as what has an open attempt: an earlier one of theirs is to be asked for, which takes no place
+/// and no budget. A claim of this kind submits nothing.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn resume(connection: &mut PgConnection, queue: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update apalis.jobs set metadata = metadata || hstore('resume', 'true')
+         where job_type = $1 and idempotency_key = any ($2) and status = 'Pending'",
+    )
+    .bind(queue)
+    .bind(keys)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Ends jobs that wait, where their cells have ended. To be called under their locks.
 ///
 /// # Errors

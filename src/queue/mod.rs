@@ -46,7 +46,9 @@ mod writers;
 pub use backend::{Handler, QueueBackend, SettleLayer, SettleService};
 pub use connections::Connections;
 pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
-pub use enqueue::{Batch, HeldKey, WAKE_CHANNEL, any_open, begin_anew, enqueue, kill_pending, lock_keys, open_keys, reopen};
+pub use enqueue::{
+    Batch, HeldKey, WAKE_CHANNEL, any_open, begin_anew, enqueue, kill_pending, lock_keys, open_keys, reopen, resume,
+};
 pub use error::QueueError;
 pub use execute::decoded;
 pub use grant::Grant;

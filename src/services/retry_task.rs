@@ -168,6 +168,11 @@ async fn reopen(
     };
     queue::begin_anew(connection, GenerateImage::QUEUE, &batch.keys).await?;
     queue::reopen(connection, &batch).await?;
+    if mode != RetryMode::Now {
+        // What is paid for already waits for no place, no budget and no pause: it is asked for first.
+        let earlier: Vec<String> = ledger::given_up(connection, &ids).await?.into_iter().map(GenerateImage::key).collect();
+        queue::resume(connection, GenerateImage::QUEUE, &earlier).await?;
+    }
     count_moves(connection, &moves, &[]).await?;
     if !task.status.is_terminal() {
         // This round ends by being followed: its completion finds that, and each round has one all the same.

@@ -127,6 +127,11 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
             }
         }
     }
+    if resume.is_none() && job.is_resumed {
+        // Its claim passed by all limits, since it was to be asked for only.
+        return Outcome::new(Verdict::RetryAfter(Duration::ZERO))
+            .because("its earlier attempt is over: a new one waits its turn");
+    }
     if resume.is_none() {
         let answer_in = if row.retry.mode == Some(RetryMode::Now) { history.answer_in_of_round } else { history.answer_in };
         if answer_in > Duration::ZERO {

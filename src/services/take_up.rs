@@ -67,8 +67,17 @@ impl Taker<'_> {
             // No answer to the question: nothing is paid before there is one.
             PollAnswer::Trouble { error, .. } => {
                 let why = format!("the earlier attempt could not be asked for: {error}");
-                TakenUp::Outcome(self.situation.come_back().because(why))
+                TakenUp::Outcome(self.ask_again().because(why))
             }
+        }
+    }
+
+    /// Later, and as it was claimed.
+    fn ask_again(&self) -> Outcome {
+        let outcome = self.situation.come_back();
+        match outcome.verdict {
+            Verdict::TurnedAway(delay) if self.job.is_resumed => Outcome::new(Verdict::ResumeAfter(delay)),
+            _ => outcome,
         }
     }
 

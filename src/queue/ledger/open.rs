@@ -79,7 +79,9 @@ async fn write(
 ) -> Result<(Holds, Ordinals), QueueError> {
     // Here and nowhere else a pause holds back what was claimed before it: whoever wrote it, and whether or not anybody heard.
     let holds = Holds::ask(connection, &submits.iter().map(|(_, submit)| submit).collect::<Vec<_>>()).await?;
-    let free: Vec<&(Job, Submit)> = submits.iter().filter(|(_, submit)| holds.of(submit).why.is_none()).collect();
+    // A resumed claim passed by the lane's limits: nothing is submitted for it.
+    let may_leave = |(job, submit): &&(Job, Submit)| !job.is_resumed && holds.of(submit).why.is_none();
+    let free: Vec<&(Job, Submit)> = submits.iter().filter(may_leave).collect();
     if free.is_empty() {
         return Ok((holds, HashMap::new()));
     }

@@ -118,6 +118,23 @@ pub async fn may_be_answered(connection: &mut PgConnection, cells: &[Uuid]) -> R
     .await
 }
 
+/// Of these cells, those whose last attempt that counts was given up under an id: it can be asked for.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn given_up(connection: &mut PgConnection, cells: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select given.cell from unnest($1::uuid[]) as given (cell)
+         cross join lateral (select state, upstream_id from imagemill.attempts
+                             where subtask_id = given.cell and state not in ('not_sent', 'turned_away')
+                             order by ordinal desc limit 1) as last
+         where last.state = 'abandoned' and last.upstream_id is not null",
+    )
+    .bind(cells)
+    .fetch_all(connection)
+    .await
+}
+
 /// Of these cells, those whose last attempt was unknown and got its upstream's id late.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use crate::support::World;
 
 mod cancel;
 mod commands;
+mod given_up;
 mod race;
 mod retry;
 
