@@ -124,14 +124,17 @@ async fn a_task_is_cancelled_retried_and_ended_and_an_attempt_resolved_by_comman
     let (listed, _) = ends_with(&world, &["attempt", "list", "--unknown", "--task", &task], 0).await;
     assert!(listed.contains(&attempt), "{listed}");
     let resolved = json(&world, &["attempt", "resolve", &attempt, "--not-billed", "--json"]).await;
-    assert_eq!(resolved, json!({ "attempt": attempt, "resolved": "not_billed" }));
+    assert_eq!(resolved, json!({ "attempt": attempt, "resolved": "not_billed", "answer_until": unknown[0]["answer_until"] }));
     let (_, stderr) = ends_with(&world, &["attempt", "resolve", &attempt, "--billed"], 1).await;
-    assert_eq!(stderr, format!("imagemill: there is no unknown attempt {attempt}\n"));
-    let done = json(&world, &["task", "retry", &task, "--kind", "unknown_submit,refused", "--json"]).await;
+    assert_eq!(
+        stderr,
+        format!("imagemill: there is no unknown attempt {attempt}; `imagemill attempt list --unknown` names them\n")
+    );
+    let done = json(&world, &["task", "retry", &task, "--kind", "unknown_submit,refused", "--now", "--json"]).await;
     assert_eq!(done, json!({ "task": task, "round": 2, "retried": 1, "waiting": {}, "held": [] }));
     let (said, _) = ends_with(&world, &["task", "force-complete", &task], 0).await;
     assert_eq!(said, "failed (operator): cells 1\n");
-    let (said, _) = ends_with(&world, &["task", "retry", &task], 0).await;
+    let (said, _) = ends_with(&world, &["task", "retry", &task, "--now"], 0).await;
     assert_eq!(said, "round 3: cells 3\n");
     world.drain().await;
     assert_eq!(world.cells().await, "completed: 3");
