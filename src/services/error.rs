@@ -9,6 +9,15 @@ use crate::{
     queue::QueueError,
 };
 
+/// Where the names are that there are.
+fn way_out(what: &str) -> &'static str {
+    match what {
+        "lane" => "; `imagemill lane list` names them",
+        "unknown attempt" => "; `imagemill attempt list --unknown` names them",
+        _ => "",
+    }
+}
+
 /// An error of a service. "Not allowed" and "not found" are different, and neither is ever an empty answer.
 #[derive(Debug, Error)]
 pub enum ServiceError {
@@ -24,7 +33,7 @@ pub enum ServiceError {
         permission: Permission,
     },
     /// There is no such thing, or it was deleted.
-    #[error("there is no {what} {id}")]
+    #[error("there is no {what} {id}{}", way_out(what))]
     NotFound {
         /// A task, a cell, a user.
         what: &'static str,

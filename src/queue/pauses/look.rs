@@ -75,7 +75,7 @@ pub(super) async fn lock_token(connection: &mut PgConnection, token_hash: &str) 
     Ok(())
 }
 
-/// Takes away what is stale of all lanes.
+/// Takes away what is stale of all lanes, and what operators have set an end that is over.
 pub(super) async fn forget_stale(connections: &Connections) -> Result<(), QueueError> {
     let statement = concat!(
         "with engine as materialized (
@@ -83,6 +83,7 @@ pub(super) async fn forget_stale(connections: &Connections) -> Result<(), QueueE
          ), gone as (
              delete from imagemill.pauses p
              where p.until < now() - $1::interval and p.reason in ('throttled', 'breaker')
+                or p.until < now() and p.reason = 'operator'
                 or p.since < now() - $1::interval and ",
         unheld!(),
         " returning p.*

@@ -8,6 +8,7 @@ use crate::support::World;
 mod cancel;
 mod commands;
 mod given_up;
+mod lanes;
 mod race;
 mod retry;
 
