@@ -195,9 +195,9 @@ async fn task(
     };
     let limits = loaded.settings.limits.clone();
     let is_plan = matches!(command, TaskCommand::Create { dry_run: true, reuse: false, .. });
-    // A plan needs no database, and starts none.
-    let opened =
-        if is_plan && loaded.settings.database.url.is_none() { None } else { Some(Session::open(loaded.settings, who).await) };
+    // A plan needs no database: it starts the private one only where that is, since it knows what the lanes' days leave.
+    let is_asked = !is_plan || commands::task_create::has_database(&loaded.settings.database);
+    let opened = if is_asked { Some(Session::open(loaded.settings, who).await) } else { None };
     let session = match (opened, &created) {
         (Some(Ok(session)), _) => session,
         (opened, Some((definition, options))) if is_plan => {

@@ -1,8 +1,7 @@
 //! The operators' commands of lanes and attempts: what can be said, and what is called for it.
 
-use std::io;
+use std::{io, time::Duration};
 
-use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, Subcommand};
 use imagemill::{
     commands::{
@@ -10,10 +9,10 @@ use imagemill::{
         report::Failure,
         session::{Session, Who},
     },
-    config::Loaded,
+    config::{self, Loaded},
     crud::lanes::NewLimits,
     models::status::ErrorKind,
-    services::attempt_service::Resolution,
+    services::{attempt_service::Resolution, bounds::Moment},
 };
 use uuid::Uuid;
 
@@ -28,9 +27,9 @@ pub(crate) enum LaneCommand {
         /// Why: whoever waits for it reads that.
         #[arg(long)]
         why: String,
-        /// Until this time, as 2026-12-24T18:00:00Z; else until it is resumed.
-        #[arg(long, value_name = "TIME")]
-        until: Option<DateTime<Utc>>,
+        /// Until this time, as 2026-12-24T18:00:00Z, or so long from now, as 2h; else until it is resumed.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        until: Option<Moment>,
     },
     /// Lift an operator's pause.
     Resume {
@@ -46,17 +45,41 @@ pub(crate) struct LimitArgs {
     /// prod, ops or dev.
     pub(crate) lane: String,
     /// Cells in flight.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = always::<i32>)]
     max_in_flight: Option<i32>,
     /// Submits a second.
     #[arg(long, value_name = "RATE", value_parser = limit::<f64>)]
     submits_per_second: Option<Limit<f64>>,
+    /// Submits a second for now, after the upstream said that it is too much: workers lower and raise it.
+    #[arg(long, value_name = "RATE", value_parser = limit::<f64>)]
+    current_rate: Option<Limit<f64>>,
+    /// Whether workers change that.
+    #[arg(long, value_name = "true|false")]
+    rate_adapts: Option<bool>,
+    /// Workers do not lower it below this.
+    #[arg(long, value_name = "RATE", value_parser = always::<f64>)]
+    rate_floor: Option<f64>,
     /// Submits that may come at once.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = always::<i32>)]
     burst: Option<i32>,
     /// Polls a second.
     #[arg(long, value_name = "RATE", value_parser = limit::<f64>)]
     polls_per_second: Option<Limit<f64>>,
+    /// Cells in flight when the lane starts cold; `none` takes the ramp away.
+    #[arg(long, value_name = "N", value_parser = limit::<i32>)]
+    ramp_start: Option<Limit<i32>>,
+    /// Cells that are added to these every interval.
+    #[arg(long, value_name = "N", value_parser = always::<i32>)]
+    ramp_step: Option<i32>,
+    /// That interval: 30s, 5min.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    ramp_interval: Option<Duration>,
+    /// The lane starts cold again when it was idle for so long.
+    #[arg(long, value_name = "TIME", value_parser = duration_or_none)]
+    ramp_idle_reset: Option<Limit<Duration>>,
+    /// An attempt that was given up counts as in flight for so long.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_job_time: Option<Duration>,
     /// Submits a day (UTC).
     #[arg(long, value_name = "N", value_parser = limit::<i64>)]
     max_submits_per_day: Option<Limit<i64>>,
@@ -68,7 +91,15 @@ impl LimitArgs {
         NewLimits {
             max_in_flight: self.max_in_flight,
             submits_per_second: self.submits_per_second.map(|limit| limit.0),
+            current_rate: self.current_rate.map(|limit| limit.0),
+            rate_adapts: self.rate_adapts,
+            rate_floor: self.rate_floor,
             burst: self.burst,
+            ramp_start: self.ramp_start.map(|limit| limit.0),
+            ramp_step: self.ramp_step,
+            ramp_interval: self.ramp_interval,
+            ramp_idle_reset: self.ramp_idle_reset.map(|limit| limit.0),
+            max_job_time: self.max_job_time,
             polls_per_second: self.polls_per_second.map(|limit| limit.0),
             max_submits_per_day: self.max_submits_per_day.map(|limit| limit.0),
         }
@@ -84,6 +115,26 @@ fn limit<T: std::str::FromStr>(text: &str) -> Result<Limit<T>, String> {
         return Ok(Limit(None));
     }
     text.parse().map(|limit| Limit(Some(limit))).map_err(|_| "write a number, or `none`".to_owned())
+}
+
+/// One that is always there.
+fn always<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    if text == "none" {
+        return Err("this one cannot be taken away: write a number".to_owned());
+    }
+    text.parse().map_err(|_| "write a number".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "write a number of seconds, or 250ms, 30s, 5min, 2h".to_owned())
+}
+
+fn duration_or_none(text: &str) -> Result<Limit<Duration>, String> {
+    if text == "none" { Ok(Limit(None)) } else { duration(text).map(|duration| Limit(Some(duration))) }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    Moment::parse(text).ok_or_else(|| "write a time, as 2026-12-24T18:00:00Z, or a duration from now, as 2h".to_owned())
 }
 
 /// A kind of error by its word.

@@ -43,14 +43,23 @@ pub async fn resolve(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    attempt_service::resolve_attempt(context, actor, cell, ordinal, resolution).await?;
+    let answer_until = attempt_service::resolve_attempt(context, actor, cell, ordinal, resolution).await?;
     let (said, follows) = match resolution {
         Resolution::UpstreamId(_) => ("upstream_id", "a worker polls it within its next sweep, and nothing is paid"),
-        Resolution::NotBilled => ("not_billed", "it is not counted, and a retry may submit at once"),
+        Resolution::NotBilled => ("not_billed", "it is not counted, and a retry submits again"),
         Resolution::Billed => ("billed", "a retry of its cell pays again"),
     };
+    if let Some(until) = answer_until {
+        let until = output::time(until);
+        output::note(&format!(
+            "an answer to it may still come until {until}: a retry of its cell waits for that, or takes --now"
+        ));
+    }
     if json {
-        return output::json(&json!({ "attempt": format!("{cell}/{ordinal}"), "resolved": said }), out);
+        return output::json(
+            &json!({ "attempt": format!("{cell}/{ordinal}"), "resolved": said, "answer_until": answer_until }),
+            out,
+        );
     }
     output::text(&format!("{cell}/{ordinal} is resolved: {follows}"), out)
 }

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 
-use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::{output, report::Failure, table::table};
+use crate::crud::lanes::LaneRow;
 use crate::services::{
     actor::Actor,
+    bounds::Moment,
     context::Context,
     lane_service::{self, NewLimits},
 };
@@ -23,17 +24,49 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
         [
             lane.lane.clone(),
             lane.max_in_flight.to_string(),
+<<<<<<< HEAD
             lane.in_flight.to_string(),
             number(lane.submits_per_second.map(|rate| rate.to_string())),
+=======
+            lane.open_attempts.to_string(),
+            rate(lane),
+>>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
             lane.burst.to_string(),
             number(lane.polls_per_second.map(|rate| rate.to_string())),
+            ramp(lane),
+            seconds(lane.max_job_time),
             lane.max_submits_per_day
                 .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
             if lane.pauses.is_empty() { "-".to_owned() } else { lane.pauses.join("; ") },
         ]
     });
+<<<<<<< HEAD
     let header = ["LANE", "MAX IN FLIGHT", "IN FLIGHT", "SUBMITS/S", "BURST", "POLLS/S", "TODAY", "PAUSED"];
+=======
+    let header = ["LANE", "MAX IN FLIGHT", "OPEN", "SUBMITS/S", "BURST", "POLLS/S", "RAMP", "JOB TIME", "TODAY", "PAUSED"];
+>>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
     output::text(&table(header, rows), out)
+}
+
+/// Its rate, and what it was lowered to.
+fn rate(lane: &LaneRow) -> String {
+    let whole = lane.submits_per_second.map_or_else(|| "-".to_owned(), |rate| rate.to_string());
+    lane.current_rate.map_or_else(|| whole.clone(), |rate| format!("{whole}, now {rate}"))
+}
+
+fn ramp(lane: &LaneRow) -> String {
+    let ramp = lane.ramp_start.zip(lane.ramp_step).zip(lane.ramp_interval);
+    let Some(((start, step), interval)) = ramp else { return "-".to_owned() };
+    let idle = lane.ramp_idle_reset.map_or_else(String::new, |idle| format!(", anew when idle for {}", seconds(idle)));
+    format!("{start} + {step} every {}{idle}", seconds(interval))
+}
+
+/// As it is written, too.
+fn seconds(seconds: f64) -> String {
+    [(86_400.0, "d"), (3600.0, "h"), (60.0, "min")]
+        .into_iter()
+        .find(|(unit, _)| seconds >= *unit && seconds % unit == 0.0)
+        .map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
 }
 
 /// Pauses a lane, for good or until a time.
@@ -42,11 +75,11 @@ pub async fn pause(
     actor: &Actor,
     lane: &str,
     why: &str,
-    until: Option<DateTime<Utc>>,
+    until: Option<Moment>,
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    lane_service::pause_lane(context, actor, lane, why, until).await?;
+    let until = lane_service::pause_lane(context, actor, lane, why, until).await?;
     if json {
         return output::json(&json!({ "lane": lane, "paused": true, "why": why, "until": until }), out);
     }

@@ -6,8 +6,9 @@ use chrono::Utc;
 
 use super::{output, report::Failure, summary::counted, table::table, task_file};
 use crate::{
-    config::LimitSettings,
+    config::{DatabaseSettings, LimitSettings},
     crud::bounds::BoundsRow,
+    db::private::PrivateServer,
     models::{Faults, TaskDefinition},
     services::{
         actor::Actor,
@@ -74,6 +75,11 @@ pub async fn plan_in(
     print(&plan, json, out)
 }
 
+/// Whether there is a database that knows something: one is configured, or the private one was made already.
+pub fn has_database(settings: &DatabaseSettings) -> bool {
+    settings.url.is_some() || PrivateServer::has_data(settings.private_directory.as_deref())
+}
+
 /// The same without a database: what the days of the lanes leave is not known, for this reason, if there is one to name.
 pub fn plan(
     limits: &LimitSettings,
@@ -83,9 +89,8 @@ pub fn plan(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    if let Some(why) = unknown {
-        output::note(&format!("what the days of its lanes leave is not known: {}", why.line()));
-    }
+    let why = unknown.map_or_else(|| "there is no database yet".to_owned(), Failure::line);
+    output::note(&format!("what the days of its lanes leave is not known: {why}"));
     let mut plan = task_service::plan_task(limits, definition)?;
     plan.waits = Some(planned_waits::of_task(&plan, bounds(options)?));
     print(&plan, json, out)

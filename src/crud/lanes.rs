@@ -1,5 +1,7 @@
 //! `imagemill.lanes` and the operators' pauses of them, as people see and set them.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, prelude::FromRow};
 
@@ -12,10 +14,26 @@ pub struct LaneRow {
     pub max_in_flight: i32,
     /// Submits a second over all workers; none: no limit.
     pub submits_per_second: Option<f64>,
+    /// Submits a second after repeated throttling, where that is less; none: it was not lowered.
+    pub current_rate: Option<f64>,
+    /// Whether workers lower and raise it.
+    pub rate_adapts: bool,
+    /// They do not lower it below this.
+    pub rate_floor: f64,
     /// Submits that may come at once.
     pub burst: i32,
     /// Polls a second over all workers; none: no limit.
     pub polls_per_second: Option<f64>,
+    /// Places of a lane that starts cold; none: it has no ramp.
+    pub ramp_start: Option<i32>,
+    /// Places that are added every interval.
+    pub ramp_step: Option<i32>,
+    /// That interval, in seconds.
+    pub ramp_interval: Option<f64>,
+    /// A lane that was idle for so many seconds starts cold again; none: it never does.
+    pub ramp_idle_reset: Option<f64>,
+    /// An attempt that was given up counts as in flight for so many seconds.
+    pub max_job_time: f64,
     /// Submits a day (UTC); none: no limit.
     pub max_submits_per_day: Option<i64>,
     /// Submits of today (UTC), without those that were surely not billed.
@@ -32,7 +50,10 @@ pub struct LaneRow {
 /// What PostgreSQL says.
 pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx::Error> {
     sqlx::query_as(
-        "select l.lane, l.max_in_flight, l.submits_per_second, l.burst, l.polls_per_second, l.max_submits_per_day,
+        "select l.lane, l.max_in_flight, l.submits_per_second, l.current_rate, l.rate_adapts, l.rate_floor, l.burst,
+                l.polls_per_second, l.ramp_start, l.ramp_step, extract(epoch from l.ramp_interval)::float8 as ramp_interval,
+                extract(epoch from l.ramp_idle_reset)::float8 as ramp_idle_reset,
+                extract(epoch from l.max_job_time)::float8 as max_job_time, l.max_submits_per_day,
                 (select coalesce(sum(d.submits), 0) from imagemill.lane_days d
                  where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
                 + (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null
@@ -102,12 +123,39 @@ pub struct NewLimits {
     pub max_in_flight: Option<i32>,
     /// See [`LaneRow::submits_per_second`].
     pub submits_per_second: Option<Option<f64>>,
+    /// See [`LaneRow::current_rate`].
+    pub current_rate: Option<Option<f64>>,
+    /// See [`LaneRow::rate_adapts`].
+    pub rate_adapts: Option<bool>,
+    /// See [`LaneRow::rate_floor`].
+    pub rate_floor: Option<f64>,
     /// See [`LaneRow::burst`].
     pub burst: Option<i32>,
     /// See [`LaneRow::polls_per_second`].
     pub polls_per_second: Option<Option<f64>>,
+    /// See [`LaneRow::ramp_start`]; none takes the whole ramp away.
+    pub ramp_start: Option<Option<i32>>,
+    /// See [`LaneRow::ramp_step`].
+    pub ramp_step: Option<i32>,
+    /// See [`LaneRow::ramp_interval`].
+    pub ramp_interval: Option<Duration>,
+    /// See [`LaneRow::ramp_idle_reset`].
+    pub ramp_idle_reset: Option<Option<Duration>>,
+    /// See [`LaneRow::max_job_time`].
+    pub max_job_time: Option<Duration>,
     /// See [`LaneRow::max_submits_per_day`].
     pub max_submits_per_day: Option<Option<i64>>,
+}
+
+/// Whether a lane has a ramp; its row is locked.
+///
+/// # Errors
+/// What PostgreSQL says; there must be such a lane.
+pub async fn has_ramp(connection: &mut PgConnection, lane: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select ramp_start is not null from imagemill.lanes where lane = $1 for no key update")
+        .bind(lane)
+        .fetch_one(connection)
+        .await
 }
 
 /// Changes a lane's limits. False: there is no such lane.
@@ -120,7 +168,14 @@ pub async fn set_limits(connection: &mut PgConnection, lane: &str, limits: &NewL
          set max_in_flight = coalesce($2, max_in_flight), burst = coalesce($3, burst),
              submits_per_second = case when $4 then $5 else submits_per_second end,
              polls_per_second = case when $6 then $7 else polls_per_second end,
-             max_submits_per_day = case when $8 then $9 else max_submits_per_day end, updated_at = now()
+             max_submits_per_day = case when $8 then $9 else max_submits_per_day end,
+             current_rate = case when $10 then $11 else current_rate end,
+             rate_adapts = coalesce($12, rate_adapts), rate_floor = coalesce($13, rate_floor),
+             ramp_start = case when $14 then $15 else ramp_start end,
+             ramp_step = case when not $14 or $15 is not null then coalesce($16, ramp_step) end,
+             ramp_interval = case when not $14 or $15 is not null then coalesce(make_interval(secs => $17), ramp_interval) end,
+             ramp_idle_reset = case when $18 then make_interval(secs => $19) else ramp_idle_reset end,
+             max_job_time = coalesce(make_interval(secs => $20), max_job_time), updated_at = now()
          where lane = $1",
     )
     .bind(lane)
@@ -132,6 +187,17 @@ pub async fn set_limits(connection: &mut PgConnection, lane: &str, limits: &NewL
     .bind(limits.polls_per_second.flatten())
     .bind(limits.max_submits_per_day.is_some())
     .bind(limits.max_submits_per_day.flatten())
+    .bind(limits.current_rate.is_some())
+    .bind(limits.current_rate.flatten())
+    .bind(limits.rate_adapts)
+    .bind(limits.rate_floor)
+    .bind(limits.ramp_start.is_some())
+    .bind(limits.ramp_start.flatten())
+    .bind(limits.ramp_step)
+    .bind(limits.ramp_interval.map(|interval| interval.as_secs_f64()))
+    .bind(limits.ramp_idle_reset.is_some())
+    .bind(limits.ramp_idle_reset.flatten().map(|idle| idle.as_secs_f64()))
+    .bind(limits.max_job_time.map(|time| time.as_secs_f64()))
     .execute(connection)
     .await?
     .rows_affected();

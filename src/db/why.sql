@@ -127,7 +127,12 @@ with cell as materialized (
     where l.rate is not null and d.due > now() and not c.is_resumed
     union all
     select case when c.is_resumed then 'resume' else 'turn' end,
+<<<<<<< HEAD
            case when c.is_resumed and c.status = 'pending' then 'an earlier attempt is asked for before anything is paid, as soon as a worker has a free slot'
+=======
+           case when c.cancel_requested_at is not null then 'it was asked to end: the next worker with a free slot ends it, and submits nothing'
+                when c.is_resumed and c.status = 'pending' then 'an earlier attempt is asked for before anything is paid, as soon as a worker has a free slot'
+>>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
                 when c.is_resumed then 'an attempt is open: it is polled on before anything else, as soon as a worker has a free slot'
                 else 'it is due; others are served before it, or no worker has a free slot' end, null, '-infinity', 10
     from waiting c
@@ -145,8 +150,9 @@ from (select case c.status when 'cancelled' then 'cancelled' else 'finished' end
       union all
       select case when coalesce(c.leased_until <= clock_timestamp(), true) then 'dead_worker' else 'running' end,
              case when coalesce(c.leased_until <= clock_timestamp(), true)
-                  then format('worker %s holds it and has given no beat since %s: another takes its cells back when it has watched it for a whole lease',
-                              c.worker, coalesce(to_char(c.last_seen at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'long ago'))
+                  then format('worker %s holds it and has given no beat since %s: another takes its cells back when it has watched it for a whole lease%s',
+                              c.worker, coalesce(to_char(c.last_seen at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'long ago'),
+                              case when c.cancel_requested_at is not null then ', and ends this one, as it was asked to' else '' end)
                   else format('it is running: worker %s holds it', c.worker)
                        || case when c.cancel_requested_at is not null then ' and was asked to end it' else '' end end,
              null, null, 0

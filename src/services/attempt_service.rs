@@ -1,5 +1,6 @@
 //! Attempts of which it is not known whether they were paid for: unknown is not the end.
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -41,7 +42,8 @@ pub async fn list_unknown_attempts(
 }
 
 /// Says of an unknown attempt what the upstream's bill says. With an id its cell, if it failed for it, is polled by a worker's next
-/// sweep, and nothing is paid; not billed, it may be retried at once; billed, a retry pays again. The cell itself stays as it is.
+/// sweep, and nothing is paid; not billed, it is not counted; billed, a retry pays again. The cell itself stays as it is. Returns
+/// until when an answer may still come to what was said not to be billed: a retry waits for that.
 ///
 /// # Errors
 /// See [`ServiceError`]; nothing is changed then.
@@ -51,7 +53,7 @@ pub async fn resolve_attempt(
     cell: Uuid,
     ordinal: i32,
     resolution: &Resolution,
-) -> Result<(), ServiceError> {
+) -> Result<Option<DateTime<Utc>>, ServiceError> {
     let missing = || ServiceError::NotFound { what: "unknown attempt", id: format!("{cell}/{ordinal}") };
     let said = match resolution {
         Resolution::UpstreamId(id) => {
@@ -67,12 +69,19 @@ pub async fn resolve_attempt(
     let mut transaction = context.begin().await?;
     let (_, owner) = retries::lock_cell(&mut transaction, cell).await?.ok_or_else(missing)?;
     actor.require_manage(owner)?;
+    if let Resolution::UpstreamId(id) = resolution
+        && let Some((other, number)) = ledger::holder_of(&mut transaction, cell, ordinal, id).await?
+    {
+        return Err(ServiceError::Usage(format!("{id} is the id of attempt {other}/{number}: one picture is not two cells'")));
+    }
     let note = format!("resolved by {}", actor.username);
     if !ledger::resolve(&mut transaction, cell, ordinal, resolution, &note).await? {
         return Err(missing());
     }
+    let mut answer_until = None;
     if *resolution == Resolution::NotBilled {
         retries::uncount_attempt(&mut transaction, cell).await?;
+        answer_until = ledger::answer_until(&mut transaction, cell, ordinal).await?;
     }
     let subject = format!("subtask/{cell}");
     let action = NewAudit {
@@ -84,5 +93,5 @@ pub async fn resolve_attempt(
     };
     audit::insert(&mut transaction, &action).await?;
     transaction.commit().await?;
-    Ok(())
+    Ok(answer_until)
 }

@@ -31,7 +31,7 @@ impl Moment {
         at.or_else(|| config::parse_duration(text).map(Self::In))
     }
 
-    fn resolve(self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub(super) fn resolve(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(time) => time,
             Self::In(duration) => {
@@ -65,7 +65,14 @@ impl NewBounds {
             not_before: read("not_before", not_before, TIMES, Moment::parse, &mut faults),
             not_after: read("not_after", not_after, TIMES, Moment::parse, &mut faults),
         };
-        if faults.is_empty() { Ok(read) } else { Err(Faults(faults)) }
+        if faults.is_empty() {
+            return Ok(read);
+        }
+        // What could be read may have faults of its own. A database of another clock has the last word.
+        if let Err(Faults(others)) = read.apply(BoundsRow::default(), Utc::now()) {
+            faults.extend(others);
+        }
+        Err(Faults(faults))
     }
 
     /// What they make of these bounds, now.
@@ -164,6 +171,8 @@ mod tests {
         assert_eq!(read.not_before, Some(Some(Moment::In(Duration::from_hours(2)))));
         assert_eq!(read.not_after, Some(Some(Moment::At("2026-12-24T17:00:00Z".parse().unwrap()))));
         assert_eq!(NewBounds::read(Some("none"), None, None).unwrap().max_submits, Some(None));
+        let faults = NewBounds::read(Some("-1"), Some("soon"), None).unwrap_err();
+        assert_eq!(faults.0.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), ["not_before", "max_submits"]);
         let faults = NewBounds::read(Some("many"), Some("soon"), Some("")).unwrap_err();
         assert_eq!(
             faults.0.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(),

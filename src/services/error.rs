@@ -9,6 +9,15 @@ use crate::{
     queue::QueueError,
 };
 
+/// Where the names are that there are.
+fn way_out(what: &str) -> &'static str {
+    match what {
+        "lane" => "; `imagemill lane list` names them",
+        "unknown attempt" => "; `imagemill attempt list --unknown` names them",
+        _ => "",
+    }
+}
+
 /// An error of a service. "Not allowed" and "not found" are different, and neither is ever an empty answer.
 #[derive(Debug, Error)]
 pub enum ServiceError {
@@ -23,8 +32,13 @@ pub enum ServiceError {
         /// What is missing.
         permission: Permission,
     },
+<<<<<<< HEAD
     /// There is no such thing.
     #[error("there is no {what} {id}")]
+=======
+    /// There is no such thing, or it was deleted.
+    #[error("there is no {what} {id}{}", way_out(what))]
+>>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
     NotFound {
         /// A task, a cell, a user.
         what: &'static str,

@@ -1,12 +1,15 @@
 //! Lanes: looking at them, pausing them, their limits. The audit is written by the tables themselves, so that what is changed by
 //! hand is in it as well.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 use sqlx::{Postgres, Transaction};
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, bounds::Moment, context::Context, error::ServiceError};
 use crate::{
     crud::{
+        bounds,
         lanes::{self, LaneRow},
         steering,
     },
@@ -18,6 +21,12 @@ pub use crate::crud::lanes::NewLimits;
 /// No lane has more places, nor a larger burst.
 const MOST: i32 = 1_000_000;
 
+<<<<<<< HEAD
+=======
+/// Submits, or polls, a second.
+const RATES: std::ops::RangeInclusive<f64> = 0.0001..=1_000_000.0;
+
+>>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
 /// The lanes.
 ///
 /// # Errors
@@ -28,7 +37,7 @@ pub async fn list_lanes(context: &Context, actor: &Actor) -> Result<Vec<LaneRow>
     Ok(lanes::get_all(&mut connection).await?)
 }
 
-/// Pauses a lane: nothing is submitted to it; what is accepted is polled on. Until it is resumed, or until a time.
+/// Pauses a lane: nothing is submitted to it; what is accepted is polled on. Until it is resumed, or until a time, which is returned.
 ///
 /// # Errors
 /// See [`ServiceError`].
@@ -37,15 +46,24 @@ pub async fn pause_lane(
     actor: &Actor,
     lane: &str,
     why: &str,
-    until: Option<DateTime<Utc>>,
-) -> Result<(), ServiceError> {
+    until: Option<Moment>,
+) -> Result<Option<DateTime<Utc>>, ServiceError> {
     if why.trim().is_empty() {
         return Err(ServiceError::Usage("say why the lane is paused: whoever waits for it reads that".to_owned()));
     }
+    if why.chars().any(char::is_control) {
+        return Err(ServiceError::Usage("say why the lane is paused in one line".to_owned()));
+    }
     let mut transaction = begin(context, actor, lane).await?;
+    let now = bounds::now(&mut transaction).await?;
+    let until = until.map(|until| until.resolve(now));
+    if let Some(until) = until.filter(|until| *until <= now) {
+        let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+        return Err(ServiceError::Usage(format!("until: {until} is over: nothing would be paused")));
+    }
     lanes::pause(&mut transaction, lane, why, until).await?;
     transaction.commit().await?;
-    Ok(())
+    Ok(until)
 }
 
 /// Lifts an operator's pause. False: there was none; a pause for another reason ends by itself.
@@ -64,6 +82,7 @@ pub async fn resume_lane(context: &Context, actor: &Actor, lane: &str) -> Result
 /// # Errors
 /// See [`ServiceError`]; every fault of them at once.
 pub async fn set_lane_limits(context: &Context, actor: &Actor, lane: &str, limits: &NewLimits) -> Result<(), ServiceError> {
+<<<<<<< HEAD
     // As the table's own checks: a claim cannot reckon with more.
     let is_rate = |rate: f64| (0.0001..=1_000_000.0).contains(&rate);
     let faults: Vec<&str> = [
@@ -80,13 +99,56 @@ pub async fn set_lane_limits(context: &Context, actor: &Actor, lane: &str, limit
     .into_iter()
     .filter_map(|(is_fault, says)| is_fault.then_some(says))
     .collect();
+=======
+    let faults = faults(limits);
+>>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
     if !faults.is_empty() {
         return Err(ServiceError::Usage(faults.join("; ")));
     }
     let mut transaction = begin(context, actor, lane).await?;
+    let is_part = limits.ramp_start.flatten().is_none() || limits.ramp_step.is_none() || limits.ramp_interval.is_none();
+    if has_ramp(limits) && is_part && !lanes::has_ramp(&mut transaction, lane).await? {
+        let message = format!("{lane} has no ramp: name its ramp_start, ramp_step and ramp_interval together");
+        return Err(ServiceError::Usage(message));
+    }
     lanes::set_limits(&mut transaction, lane, limits).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// Whether something of a ramp is to be set.
+fn has_ramp(limits: &NewLimits) -> bool {
+    limits.ramp_start.flatten().is_some() || limits.ramp_step.is_some() || limits.ramp_interval.is_some()
+}
+
+/// What the table's own checks would refuse: a claim cannot reckon with more.
+fn faults(limits: &NewLimits) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut check = |is_right: bool, says: &str| {
+        if !is_right {
+            faults.push(says.to_owned());
+        }
+    };
+    check(*limits != NewLimits::default(), "name a limit to set");
+    check(limits.max_in_flight.is_none_or(|limit| (0..=MOST).contains(&limit)), "max_in_flight is between 0 and 1000000");
+    check(limits.burst.is_none_or(|burst| (1..=MOST).contains(&burst)), "burst is between 1 and 1000000");
+    check(limits.max_submits_per_day.flatten().is_none_or(|limit| limit >= 0), "max_submits_per_day is 0 or more");
+    for (name, rate) in [
+        ("submits_per_second", limits.submits_per_second.flatten()),
+        ("polls_per_second", limits.polls_per_second.flatten()),
+        ("current_rate", limits.current_rate.flatten()),
+        ("rate_floor", limits.rate_floor),
+    ] {
+        check(rate.is_none_or(|rate| RATES.contains(&rate)), &format!("{name} is between 0.0001 and 1000000"));
+    }
+    let is_gone = limits.ramp_start == Some(None);
+    check(!is_gone || !has_ramp(limits), "a ramp that is taken away has neither a step nor an interval");
+    check(limits.ramp_start.flatten().is_none_or(|start| (1..=MOST).contains(&start)), "ramp_start is between 1 and 1000000");
+    check(limits.ramp_step.is_none_or(|step| (1..=10_000).contains(&step)), "ramp_step is between 1 and 10000");
+    let intervals = Duration::from_millis(1)..=Duration::from_hours(24);
+    check(limits.ramp_interval.is_none_or(|interval| intervals.contains(&interval)), "ramp_interval is between 1ms and 24h");
+    check(limits.max_job_time.is_none_or(|time| time <= Duration::from_hours(7 * 24)), "max_job_time is 7d at most");
+    faults
 }
 
 /// A transaction in which the actor is the one whom the audit names.

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use serde_json::Value;
 
 use crate::{
-    commands::output,
+    commands::{example, output},
     support::{Process, temporary_directory},
 };
 
@@ -95,4 +95,27 @@ async fn two_demos_at_once_share_the_server_and_not_their_cells() {
     assert!(first_ended.success(), "{}", first.log());
     assert!(second_ended.success(), "{}", second.log());
     assert_eq!(value(&directory, "select count(*) from imagemill.subtasks where status = 'completed'").await, "42");
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_the_private_server_where_there_is_one() {
+    let directory = temporary_directory();
+    let file = example("front-end-form.json");
+    let plan = async || {
+        let planned = output(command(&directory, &["task", "create", "--dry-run", &file])).await;
+        let (said, noted) = (String::from_utf8_lossy(&planned.stdout), String::from_utf8_lossy(&planned.stderr));
+        assert!(planned.status.success(), "{noted}");
+        (said.into_owned(), noted.into_owned())
+    };
+    let (said, noted) = plan().await;
+    assert!(said.contains("12 pictures") && noted.contains("there is no database yet"), "{said}{noted}");
+    assert!(!directory.join("postgres").exists(), "a plan makes none");
+    let init = output(command(&directory, &["init-db"])).await;
+    assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+    let users = output(command(&directory, &["init-users"])).await;
+    assert!(users.status.success(), "{}", String::from_utf8_lossy(&users.stderr));
+    let limited = output(command(&directory, &["lane", "limit", "prod", "--max-submits-per-day", "5"])).await;
+    assert!(limited.status.success(), "{}", String::from_utf8_lossy(&limited.stderr));
+    let (said, _) = plan().await;
+    assert!(said.contains("the day of lane prod leaves 5 of 5 submits to all tasks: 7 cells would wait until "), "{said}");
 }

@@ -272,3 +272,19 @@ async fn the_command_says_it_of_real_workers() {
     let may: bool = sqlx::query_scalar(everybody).fetch_one(world.pool()).await.expect("look");
     assert!(!may);
 }
+
+#[tokio::test]
+async fn what_was_asked_to_end_is_not_said_to_be_polled_on() {
+    let world = World::new().await;
+    world.create(1).await;
+    run(&world, WORKER).await;
+    let asked = "update imagemill.subtasks set status = 'processing', cancel_requested_at = now();
+                 update apalis.jobs set metadata = metadata || hstore('resume', 'true')";
+    run(&world, asked).await;
+    assert!(why(&world, 0).await.why.starts_with("it was asked to end"), "{}", why(&world, 0).await.why);
+    let held = "update apalis.jobs set status = 'Running', lock_by = 'one', lock_at = now();
+                update apalis.workers set last_seen = now() - interval '2 hours'";
+    run(&world, held).await;
+    let found = why(&world, 0).await;
+    assert!(found.code == "dead_worker" && found.why.ends_with("and ends this one, as it was asked to"), "{}", found.why);
+}

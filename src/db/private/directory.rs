@@ -188,6 +188,13 @@ impl Directory {
 }
 
 /// The platform's place for data of this user.
+/// Whether a server was ever made there; nothing is made by asking.
+pub(super) fn has_data(path: Option<&Path>) -> bool {
+    let Some(path) = path.map(Path::to_path_buf).or_else(|| default_path().ok()) else { return false };
+    let names = fs::read_dir(path).into_iter().flatten().flatten();
+    names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("data-"))
+}
+
 fn default_path() -> Result<PathBuf, PrivateServerError> {
     if is_root() {
         // Root's own home is closed to the account that the server runs under.

@@ -96,6 +96,11 @@ impl PrivateServer {
         }
     }
 
+    /// Whether there is data of one in that directory: then it is worth while to start it only to ask something.
+    pub fn has_data(directory: Option<&Path>) -> bool {
+        directory::has_data(directory)
+    }
+
     /// Where it is, for sqlx, libpq and the environment of children: through the Unix socket.
     pub fn url(&self) -> SecretString {
         let sockets = self.endpoint.socket_directory.display().to_string();

@@ -114,11 +114,12 @@ pub async fn pasts(connection: &mut PgConnection, cells: &[(Uuid, i32)]) -> Resu
                                                                where subtask_id = given.cell
                                                                  and state not in ('not_sent', 'turned_away')), 0))
                         as turned_away_in_a_row,
-                    coalesce(extract(epoch from max(answer_until) filter (where state = 'unknown') - now()), 0)::float8 as answer_in,
-                    coalesce(extract(epoch from max(answer_until) filter (where state = 'unknown' and round = given.round)
+                    coalesce(extract(epoch from max(answer_until) filter (where is_unanswered) - now()), 0)::float8 as answer_in,
+                    coalesce(extract(epoch from max(answer_until) filter (where is_unanswered and round = given.round)
                                                 - now()), 0)::float8 as answer_in_of_round,
                     max(round) as last_round
-             from imagemill.attempts where subtask_id = given.cell) as counted
+             from (select *, state = 'unknown' or (state = 'not_sent' and resolved_at is not null) as is_unanswered
+                   from imagemill.attempts where subtask_id = given.cell) as earlier) as counted
          left join lateral (
              select ordinal, case when state = 'abandoned' then upstream_id end as upstream_id
              from imagemill.attempts where subtask_id = given.cell and state not in ('not_sent', 'turned_away')

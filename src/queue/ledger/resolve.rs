@@ -75,7 +75,7 @@ pub async fn resolve(
     let rows = sqlx::query(
         "update imagemill.attempts
          set state = $3, upstream_id = $4, accepted_at = case when $4::text is not null then now() else accepted_at end,
-             error = concat_ws('; ', error, $5::text)
+             error = concat_ws('; ', error, $5::text), resolved_at = now()
          where subtask_id = $1 and ordinal = $2 and state = 'unknown'",
     )
     .bind(cell)
@@ -93,16 +93,59 @@ pub async fn resolve(
     Ok(rows == 1)
 }
 
+/// Another attempt of this one's lane that has the id; none: it may be this one's. Whoever asks for the same id waits until the
+/// transaction has ended.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn holder_of(
+    connection: &mut PgConnection,
+    cell: Uuid,
+    ordinal: i32,
+    upstream_id: &str,
+) -> Result<Option<(Uuid, i32)>, sqlx::Error> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('imagemill.upstream_id/' || $1, 0))")
+        .bind(upstream_id)
+        .execute(&mut *connection)
+        .await?;
+    // No index has the ids, which would cost every submit: a person asks for this now and then.
+    sqlx::query_as(
+        "select other.subtask_id, other.ordinal from imagemill.attempts this join imagemill.attempts other using (lane)
+         where this.subtask_id = $1 and this.ordinal = $2 and other.upstream_id = $3
+           and (other.subtask_id, other.ordinal) <> ($1, $2) limit 1",
+    )
+    .bind(cell)
+    .bind(ordinal)
+    .bind(upstream_id)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Until when an answer to this attempt may come; none: no more.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn answer_until(connection: &mut PgConnection, cell: Uuid, ordinal: i32) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select answer_until from imagemill.attempts where subtask_id = $1 and ordinal = $2 and answer_until > now()",
+    )
+    .bind(cell)
+    .bind(ordinal)
+    .fetch_optional(connection)
+    .await
+}
+
 /// What stands in the way of running these cells again.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct EarlierSubmit {
     /// The cell.
     pub cell: Uuid,
-    /// Until when an unknown POST of it may still be answered; none: no more.
+    /// Until when such a POST of it may still be answered; none: no more.
     pub answer_until: Option<DateTime<Utc>>,
 }
 
-/// Of these cells, those with an unknown POST that may still be answered, or an open attempt.
+/// Of these cells, those with an unknown POST that may still be answered, also one that somebody said was not billed, or an open
+/// attempt.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -110,7 +153,8 @@ pub async fn may_be_answered(connection: &mut PgConnection, cells: &[Uuid]) -> R
     sqlx::query_as(
         "select subtask_id as cell, max(answer_until) filter (where finished_at is null or answer_until > now()) as answer_until
          from imagemill.attempts
-         where subtask_id = any ($1) and (finished_at is null or state = 'unknown')
+         where subtask_id = any ($1)
+           and (finished_at is null or state = 'unknown' or (state = 'not_sent' and resolved_at is not null and answer_until > now()))
          group by subtask_id",
     )
     .bind(cells)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{FromRow, PgConnection};
 
-use super::Call;
+use super::{Call, write::act_as_engine};
 use crate::queue::connections::Connections;
 use crate::queue::error::QueueError;
 
@@ -52,6 +52,7 @@ macro_rules! unheld {
 
 /// Takes away the pauses of a token that was replaced, unless somebody else holds it still.
 pub(super) async fn forget_token(connection: &mut PgConnection, token_hash: &str) -> Result<(), sqlx::Error> {
+    act_as_engine(connection).await?;
     let statement = concat!(
         "with gone as (
              delete from imagemill.pauses p where p.token_hash = $1 and ",
@@ -74,18 +75,23 @@ pub(super) async fn lock_token(connection: &mut PgConnection, token_hash: &str) 
     Ok(())
 }
 
-/// Takes away what is stale of all lanes.
+/// Takes away what is stale of all lanes, and what operators have set an end that is over.
 pub(super) async fn forget_stale(connections: &Connections) -> Result<(), QueueError> {
     let statement = concat!(
-        "with gone as (
+        "with engine as materialized (
+             select set_config('imagemill.engine', 'on', true)
+         ), gone as (
              delete from imagemill.pauses p
              where p.until < now() - $1::interval and p.reason in ('throttled', 'breaker')
+                or p.until < now() and p.reason = 'operator'
                 or p.since < now() - $1::interval and ",
         unheld!(),
         " returning p.*
          )
          insert into imagemill.audit (who, what, subject, old_value)
-         select 'system', 'resume_lane', 'lane/' || lane, to_jsonb(gone) || '{\"ended_by\": \"its age\"}' from gone"
+         select 'system', 'resume_lane', 'lane/' || lane, to_jsonb(gone)
+                || jsonb_build_object('ended_by', case reason when 'operator' then 'its end' else 'its age' end)
+         from gone cross join engine"
     );
     connections
         .statement(async |connection| {

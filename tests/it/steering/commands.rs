@@ -45,12 +45,15 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
     assert_eq!(resumed, json!({ "lane": "ops", "paused": false, "was_paused": true }));
     for by_hand in [
         "update imagemill.lanes set burst = 3 where lane = 'dev'",
-        // The same as it was, and what the engine writes.
+        // The same as it was.
         "update imagemill.lanes set burst = 3",
         "update imagemill.lanes set current_rate = 1, updated_at = now()",
+        // What the engine writes.
+        "begin; set local imagemill.engine = 'on'; update imagemill.lanes set current_rate = 2, updated_at = now(); commit",
         "insert into imagemill.pauses (lane, reason, why) values ('dev', 'breaker', 'the engine''s own')",
+        "delete from imagemill.pauses",
     ] {
-        sqlx::query(by_hand).execute(world.pool()).await.expect(by_hand);
+        sqlx::raw_sql(by_hand).execute(world.pool()).await.expect(by_hand);
     }
     let said = lane_audit(&world).await;
     let row = |who: &str, what: &str, lane: &str, old, new| (who.to_owned(), what.to_owned(), format!("lane/{lane}"), old, new);
@@ -80,10 +83,11 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
         row("the role", "update_lane", "dev", Some(json!({ "burst": 1 })), Some(json!({ "burst": 3 }))),
     ];
     assert_eq!(changes[..4], expected);
-    // The other two lanes got a burst as well; and nothing else is there but the pause and its end.
+    // The other two lanes got a burst as well, and all three a rate; and nothing else is there but the pauses' ends, and one's beginning.
     let whats: Vec<(&str, &str)> = said.iter().map(|(who, what, ..)| (who.as_str(), what.as_str())).collect();
     let others: Vec<_> = whats.iter().filter(|(_, what)| *what != "update_lane").collect();
-    assert_eq!((changes.len(), others), (6, vec![&("tester", "pause_lane"), &("tester", "resume_lane")]));
+    let ends = [("tester", "pause_lane"), ("tester", "resume_lane"), ("the role", "resume_lane")];
+    assert_eq!((changes.len(), others), (9, ends.iter().collect::<Vec<_>>()));
 }
 
 #[tokio::test]
@@ -124,14 +128,17 @@ async fn a_task_is_cancelled_retried_and_ended_and_an_attempt_resolved_by_comman
     let (listed, _) = ends_with(&world, &["attempt", "list", "--unknown", "--task", &task], 0).await;
     assert!(listed.contains(&attempt), "{listed}");
     let resolved = json(&world, &["attempt", "resolve", &attempt, "--not-billed", "--json"]).await;
-    assert_eq!(resolved, json!({ "attempt": attempt, "resolved": "not_billed" }));
+    assert_eq!(resolved, json!({ "attempt": attempt, "resolved": "not_billed", "answer_until": unknown[0]["answer_until"] }));
     let (_, stderr) = ends_with(&world, &["attempt", "resolve", &attempt, "--billed"], 1).await;
-    assert_eq!(stderr, format!("imagemill: there is no unknown attempt {attempt}\n"));
-    let done = json(&world, &["task", "retry", &task, "--kind", "unknown_submit,refused", "--json"]).await;
+    assert_eq!(
+        stderr,
+        format!("imagemill: there is no unknown attempt {attempt}; `imagemill attempt list --unknown` names them\n")
+    );
+    let done = json(&world, &["task", "retry", &task, "--kind", "unknown_submit,refused", "--now", "--json"]).await;
     assert_eq!(done, json!({ "task": task, "round": 2, "retried": 1, "waiting": {}, "held": [] }));
     let (said, _) = ends_with(&world, &["task", "force-complete", &task], 0).await;
     assert_eq!(said, "failed (operator): cells 1\n");
-    let (said, _) = ends_with(&world, &["task", "retry", &task], 0).await;
+    let (said, _) = ends_with(&world, &["task", "retry", &task, "--now"], 0).await;
     assert_eq!(said, "round 3: cells 3\n");
     world.drain().await;
     assert_eq!(world.cells().await, "completed: 3");

@@ -308,6 +308,14 @@ async fn an_id_that_comes_late_is_polled_by_itself_and_nothing_is_paid() {
         let (cell, ordinal) = (cell.parse().expect("an id"), ordinal.parse().expect("a number"));
         resolve_attempt(&world.context, &world.actor, cell, ordinal, &resolution).await.expect("resolve");
     }
+    // An id that another attempt has is nobody else's.
+    let third = unknown.iter().find(|attempt| {
+        !ledger[..2].iter().any(|entry| entry.request_id.as_deref() == Some(&format!("{}/{}", attempt.cell, attempt.ordinal)))
+    });
+    let third = third.expect("the third");
+    let taken = Resolution::UpstreamId(ledger[0].upstream_id.clone());
+    let refused = resolve_attempt(&world.context, &world.actor, third.cell, third.ordinal, &taken).await.expect_err("taken");
+    assert!(refused.to_string().contains(ledger[0].request_id.as_deref().expect("a request id")), "{refused}");
     let workers = [world.worker(&[]), world.worker(&[])];
     world.until("select count(*) = 1 from imagemill.subtasks where status = 'completed'").await;
     world.until("select count(*) = 1 from imagemill.subtasks where error_kind = 'upstream_failure'").await;
@@ -344,8 +352,10 @@ async fn an_unknown_attempt_is_resolved_as_billed_or_not() {
     .expect("the attempts");
     assert_eq!(rows, [("abandoned".to_owned(), 1), ("not_sent".to_owned(), 0)]);
     assert_eq!(world.number("select count(*) from imagemill.audit where what = 'resolve_attempt' and who = 'tester'").await, 2);
-    // Neither waits any longer for an answer.
-    assert!(retry(&world, task.id, Retry::default()).await.waiting.is_empty());
+    // What was not billed may still be answered: it waits for that, unless somebody says that it need not.
+    assert_eq!(retry(&world, task.id, Retry::default()).await.waiting.len(), 1);
+    cancel(&world, task.id).await;
+    retry(&world, task.id, Retry { now: true, ..Retry::default() }).await;
     world.drain().await;
     assert_eq!((world.cells().await.as_str(), arrivals(&world)), ("completed: 2", 4));
 }
