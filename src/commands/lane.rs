@@ -24,13 +24,8 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
         [
             lane.lane.clone(),
             lane.max_in_flight.to_string(),
-<<<<<<< HEAD
             lane.in_flight.to_string(),
-            number(lane.submits_per_second.map(|rate| rate.to_string())),
-=======
-            lane.open_attempts.to_string(),
             rate(lane),
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
             lane.burst.to_string(),
             number(lane.polls_per_second.map(|rate| rate.to_string())),
             ramp(lane),
@@ -40,11 +35,7 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             if lane.pauses.is_empty() { "-".to_owned() } else { lane.pauses.join("; ") },
         ]
     });
-<<<<<<< HEAD
-    let header = ["LANE", "MAX IN FLIGHT", "IN FLIGHT", "SUBMITS/S", "BURST", "POLLS/S", "TODAY", "PAUSED"];
-=======
-    let header = ["LANE", "MAX IN FLIGHT", "OPEN", "SUBMITS/S", "BURST", "POLLS/S", "RAMP", "JOB TIME", "TODAY", "PAUSED"];
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
+    let header = ["LANE", "MAX IN FLIGHT", "IN FLIGHT", "SUBMITS/S", "BURST", "POLLS/S", "RAMP", "JOB TIME", "TODAY", "PAUSED"];
     output::text(&table(header, rows), out)
 }
 

@@ -127,12 +127,8 @@ with cell as materialized (
     where l.rate is not null and d.due > now() and not c.is_resumed
     union all
     select case when c.is_resumed then 'resume' else 'turn' end,
-<<<<<<< HEAD
-           case when c.is_resumed and c.status = 'pending' then 'an earlier attempt is asked for before anything is paid, as soon as a worker has a free slot'
-=======
            case when c.cancel_requested_at is not null then 'it was asked to end: the next worker with a free slot ends it, and submits nothing'
                 when c.is_resumed and c.status = 'pending' then 'an earlier attempt is asked for before anything is paid, as soon as a worker has a free slot'
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
                 when c.is_resumed then 'an attempt is open: it is polled on before anything else, as soon as a worker has a free slot'
                 else 'it is due; others are served before it, or no worker has a free slot' end, null, '-infinity', 10
     from waiting c

@@ -32,13 +32,8 @@ pub enum ServiceError {
         /// What is missing.
         permission: Permission,
     },
-<<<<<<< HEAD
     /// There is no such thing.
-    #[error("there is no {what} {id}")]
-=======
-    /// There is no such thing, or it was deleted.
     #[error("there is no {what} {id}{}", way_out(what))]
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
     NotFound {
         /// A task, a cell, a user.
         what: &'static str,

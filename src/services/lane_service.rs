@@ -21,12 +21,9 @@ pub use crate::crud::lanes::NewLimits;
 /// No lane has more places, nor a larger burst.
 const MOST: i32 = 1_000_000;
 
-<<<<<<< HEAD
-=======
 /// Submits, or polls, a second.
 const RATES: std::ops::RangeInclusive<f64> = 0.0001..=1_000_000.0;
 
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
 /// The lanes.
 ///
 /// # Errors
@@ -82,26 +79,7 @@ pub async fn resume_lane(context: &Context, actor: &Actor, lane: &str) -> Result
 /// # Errors
 /// See [`ServiceError`]; every fault of them at once.
 pub async fn set_lane_limits(context: &Context, actor: &Actor, lane: &str, limits: &NewLimits) -> Result<(), ServiceError> {
-<<<<<<< HEAD
-    // As the table's own checks: a claim cannot reckon with more.
-    let is_rate = |rate: f64| (0.0001..=1_000_000.0).contains(&rate);
-    let faults: Vec<&str> = [
-        (limits.max_in_flight.is_some_and(|limit| !(0..=MOST).contains(&limit)), "max_in_flight is between 0 and 1000000"),
-        (
-            limits.submits_per_second.flatten().is_some_and(|rate| !is_rate(rate)),
-            "submits_per_second is between 0.0001 and 1000000",
-        ),
-        (limits.burst.is_some_and(|burst| !(1..=MOST).contains(&burst)), "burst is between 1 and 1000000"),
-        (limits.polls_per_second.flatten().is_some_and(|rate| !is_rate(rate)), "polls_per_second is between 0.0001 and 1000000"),
-        (limits.max_submits_per_day.flatten().is_some_and(|limit| limit < 0), "max_submits_per_day is 0 or more"),
-        (*limits == NewLimits::default(), "name a limit to set"),
-    ]
-    .into_iter()
-    .filter_map(|(is_fault, says)| is_fault.then_some(says))
-    .collect();
-=======
     let faults = faults(limits);
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
     if !faults.is_empty() {
         return Err(ServiceError::Usage(faults.join("; ")));
     }

@@ -23,14 +23,10 @@ pub(super) use open::insert_again;
 pub use open::{Begun, Submit, begin};
 pub use read::{AttemptRow, GivenUp, History, LastAttempt, OpenAttempt, Past, get_by_cells, last_attempts, pasts};
 pub use reopen::{put_off, reopen};
-<<<<<<< HEAD
-pub use resolve::{EarlierSubmit, Resolution, UnknownAttempt, given_up, may_be_answered, resolve, unknown, with_late_ids};
-=======
 pub use resolve::{
     EarlierSubmit, Resolution, UnknownAttempt, answer_until, given_up, holder_of, may_be_answered, resolve, unknown,
     with_late_ids,
 };
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
 
 /// A POST leaves within so long of the moment at which its row was asked for, or not at all. So whoever ends a cell knows from the
 /// row's `submitted_at` until when a POST of it may still leave; the migration that makes `imagemill.end_cells` says how.

@@ -69,12 +69,8 @@ async fn a_new_submit_for_what_is_over_waits_as_any_other() {
     retry(&world, task).await;
     let worker = world.worker(&[]);
     let asked = "select (select count(*) = 1 from imagemill.subtasks where status = 'completed')
-<<<<<<< HEAD
-                    and (select count(*) = 2 from apalis.jobs where status = 'Pending' and last_result::text like '%is over%')
-=======
                     and (select count(*) = 2 from apalis.jobs where status = 'Pending' and last_result ->> 'Err' in
                          ('no GPU', 'its earlier attempt is over: a new one waits its turn'))
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
                     and not exists (select from apalis.jobs where metadata ? 'resume')";
     world.until(asked).await;
     assert_eq!(arrivals(&world), 3, "the pause holds");

@@ -7,14 +7,10 @@ use crate::support::World;
 
 mod cancel;
 mod commands;
-<<<<<<< HEAD
 mod departure;
 mod given_up;
-mod late_ids;
-=======
-mod given_up;
 mod lanes;
->>>>>>> bd998be24a45d903d7d182dd4f3896a53721175e
+mod late_ids;
 mod race;
 mod retry;
 
