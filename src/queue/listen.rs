@@ -15,6 +15,8 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// After so long a silence the server is asked whether it is still there: a connection whose other end is gone without a word is
 /// silent for ever.
 const SILENCE: Duration = Duration::from_secs(10);
+/// The question.
+const ASK: &str = "-- listens to imagemill_jobs and imagemill_cancel: still there?";
 /// It answers within so long, or is left.
 const ANSWER: Duration = Duration::from_secs(2);
 /// And it is reached within so long.
@@ -53,8 +55,9 @@ async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
     shared.wake.look();
     loop {
         let Ok(heard) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
-            // Empty: it costs the server nothing, and is no statement. What is heard meanwhile is kept.
-            in_time(ANSWER, sqlx::raw_sql("").execute(&mut listener)).await?;
+            // A comment: it costs the server nothing, is no statement, and says in pg_stat_activity what the session is there for. What
+            // is heard meanwhile is kept.
+            in_time(ANSWER, sqlx::raw_sql(ASK).execute(&mut listener)).await?;
             continue;
         };
         // None: the connection was lost.

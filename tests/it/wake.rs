@@ -18,11 +18,11 @@ use crate::support::{BOUND, Commit, Orders, Process, Proxy, Server, World, event
 
 /// Sessions that listen for work.
 const LISTENING: &str = "select count(*) from pg_stat_activity
-                         where datname = current_database() and query ilike 'listen %imagemill_jobs%'";
+                         where datname = current_database() and query ~* '^(-- )?listen.*imagemill_jobs'";
 
 /// Ends them; returns how many there were.
 const KILL: &str = "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity
-                    where datname = current_database() and query ilike 'listen %imagemill_jobs%'";
+                    where datname = current_database() and query ~* '^(-- )?listen.*imagemill_jobs'";
 
 const ALL_COMPLETED: &str = "select bool_and(status = 'completed') from imagemill.tasks";
 

@@ -107,7 +107,7 @@ pub async fn connections(connection: &mut PgConnection, database: &str) -> Resul
 /// # Errors
 /// What PostgreSQL says.
 pub async fn listens(connection: &mut PgConnection, database: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select from pg_stat_activity where datname = $1 and query ~* '^\\s*listen')")
+    sqlx::query_scalar("select exists (select from pg_stat_activity where datname = $1 and query ~* '^\\s*(-- )?listen')")
         .bind(database)
         .fetch_one(connection)
         .await

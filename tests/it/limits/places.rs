@@ -73,7 +73,7 @@ async fn workers_that_are_woken_at_once_share_one_limit() {
     world.set("queue.poll_interval", "1h");
     let workers: Vec<_> = (0..6).map(|_| world.worker(&["--concurrency", "20"])).collect();
     let listening = "select count(*) from pg_stat_activity
-                     where datname = current_database() and query ilike 'listen %imagemill_jobs%'";
+                     where datname = current_database() and query ~* '^(-- )?listen.*imagemill_jobs'";
     eventually("all listen", || async { world.number(listening).await == 6 }).await;
     world.create(100).await;
     eventually("the lane is full", || async { world.simulator.ledger().len() >= 3 }).await;
