@@ -49,6 +49,7 @@ mod writers;
 
 pub use backend::{Handler, QueueBackend, SettleLayer, SettleService};
 pub use connections::Connections;
+#[cfg(feature = "worker")]
 pub(crate) use connections::LockWait;
 pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
 pub use enqueue::{
