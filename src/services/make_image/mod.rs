@@ -14,6 +14,7 @@ mod wait;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use client::ConnectionPermit;
 pub use client::{ClientError, UpstreamClient};
 pub use departure::Departure;
 pub use picture::{FetchedPicture, KeptPicture, PictureError, fetch, keep};
@@ -159,24 +160,27 @@ pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, Cl
     params.client.lane(params.lane)?;
     let accepted = match params.resume.take() {
         Some(accepted) => accepted,
-        // In a box of its own: what a submit needs is not kept while thousands are polled.
-        None => match Box::pin(submit_once(&params)).await {
-            Ok(accepted) => accepted,
-            Err(ended) => return Ok(ended),
-        },
+        None => {
+            let permit = tokio::select! {
+                biased;
+                _ = params.tokens.interrupted() => return Ok(MadeImage::NotBegun),
+                permit = params.client.permit() => permit,
+            };
+            // In a box of its own, made with the permit in hand: what a submit needs is kept neither by the thousands that
+            // wait for one nor by those that are polled.
+            match Box::pin(submit_once(&params, permit)).await {
+                Ok(accepted) => accepted,
+                Err(ended) => return Ok(ended),
+            }
+        }
     };
     drop(params.body);
     let (end, polls) = wait::wait(params.client, params.lane, &accepted, params.deadline, params.tokens, params.journal).await?;
     Ok(MadeImage::Polled { end, polls, since: accepted.since })
 }
 
-/// Permit, row, the lane's moment, last check, connection and another last check, POST, id: in this order.
-async fn submit_once(params: &MakeImageParams<'_>) -> Result<Accepted, MadeImage> {
-    let permit = tokio::select! {
-        biased;
-        _ = params.tokens.interrupted() => return Err(MadeImage::NotBegun),
-        permit = params.client.permit() => permit,
-    };
+/// Row, the lane's moment, last check, connection and another last check, POST, id: in this order, and the permit before all.
+async fn submit_once(params: &MakeImageParams<'_>, permit: ConnectionPermit) -> Result<Accepted, MadeImage> {
     if !params.journal.may_submit() {
         return Err(MadeImage::NotBegun);
     }
