@@ -1,9 +1,15 @@
 //! SIGTERM, Ctrl-C, and the end of the process that started this one.
 
-use std::io::Read as _;
+use std::{
+    io::Read as _,
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// Two signals so close together are one.
+const ONE_MOMENT: Duration = Duration::from_millis(100);
 
 /// The signals that ask a process to leave.
 pub(crate) struct Signals {
@@ -36,6 +42,16 @@ impl Signals {
             () = self.signal() => {}
             () = orphaned => {}
         }
+    }
+
+    /// Waits for a signal after the first, which was just now. What comes in the first one's own moment is the same sign:
+    /// `timeout`, for one, tells the process and then its whole group.
+    pub(crate) async fn further(&mut self) {
+        let told = Instant::now();
+        while {
+            self.signal().await;
+            told.elapsed() < ONE_MOMENT
+        } {}
     }
 
     /// Waits for a signal. That the parent ends is no reason to hurry.

@@ -83,7 +83,7 @@ pub(crate) async fn run(context: Context, options: WorkerOptions) -> Result<Left
             // It leaves by itself: this is the first signal that it hears.
             signals.signal().await;
         }
-        signals.signal().await;
+        signals.further().await;
     };
     let left = tokio::select! {
         settled = engine.stop(options.grace) => if settled { Left::Settled } else { Left::Unsettled },

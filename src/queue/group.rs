@@ -15,6 +15,10 @@ use super::{aside::Aside, connections::LockWait, error::QueueError};
 /// A group begins at the earliest so long after the one before it began: company is waited for only in the wake of others.
 pub(crate) const COMPANY: Duration = Duration::from_millis(5);
 
+/// And so long after that one ended as it took, but no longer than this: a group of few costs about as much as one of many, so where
+/// writes are slow, as on a busy machine, fewer and larger ones are less work for all (a sixth of PostgreSQL's time a cell).
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
 /// Most members of a group: what one refused member costs the others, and what a crash between two commits leaves.
 pub(crate) const LARGEST: usize = 100;
 
@@ -96,7 +100,8 @@ async fn run<W: GroupWork>(mut waiting: mpsc::UnboundedReceiver<Waiting<W>>, wri
                 came = waiting.recv_many(&mut group, room) => if came == 0 { break },
             }
         }
-        earliest = Instant::now() + COMPANY;
+        let began = Instant::now();
+        earliest = began + COMPANY;
         aside.take_blocked(&mut group);
         if group.is_empty() {
             continue;
@@ -108,6 +113,8 @@ async fn run<W: GroupWork>(mut waiting: mpsc::UnboundedReceiver<Waiting<W>>, wri
                 answer => waiting.tell(answer),
             }
         }
+        let ended = Instant::now();
+        earliest = earliest.max(ended + (ended - began).min(LONGEST_REST));
     }
 }
 
