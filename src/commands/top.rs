@@ -131,6 +131,10 @@ impl Rates {
     /// Cells a second of a task; none: it is too early to say.
     fn of(&mut self, task: Uuid, ended: i32, now: Instant) -> Option<f64> {
         let samples = self.0.entry(task).or_default();
+        if samples.last().is_some_and(|(_, before)| *before > ended) {
+            // Cells were opened again: a round of its own.
+            samples.clear();
+        }
         samples.push((now, ended));
         while samples.len() > 2 && samples.get(1).is_some_and(|(when, _)| now.duration_since(*when) >= WINDOW) {
             samples.remove(0);
@@ -248,6 +252,9 @@ mod tests {
             rates.of(task, 10, began + Duration::from_secs(second));
         }
         assert_eq!(rates.of(task, 10, began + Duration::from_mins(1)), Some(0.0));
+        // A retry opens eight of them again.
+        assert_eq!(rates.of(task, 2, began + Duration::from_secs(61)), None);
+        assert_eq!(rates.of(task, 6, began + Duration::from_secs(63)), Some(2.0));
     }
 
     #[test]

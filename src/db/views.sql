@@ -178,24 +178,25 @@ select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane,
        c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks as processed_images,
        (100 * (c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks)::bigint / t.total_images)::integer as progress,
        t.created_at, t.started_at, t.completed_at,
-       round((60 * (c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks)
-              / nullif(extract(epoch from coalesce(t.completed_at, now()) - t.started_at), 0))::numeric, 1) as cells_per_minute,
+       round((60 * r.ended / nullif(extract(epoch from coalesce(t.completed_at, now()) - r.started_at), 0))::numeric, 1) as cells_per_minute,
        case when t.completed_at is null then
-           (t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks) * (now() - t.started_at)
-               / nullif(c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks, 0)
+           (t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks) * (now() - r.started_at) / nullif(r.ended, 0)
        end as time_left,
        coalesce(p.accepted, 0) + live.accepted as paid_submits, coalesce(p."unknown", 0) + live."unknown" as unknown_submits,
-       t.max_submits, t.not_before, t.not_after
+       t.max_submits, t.not_before, t.not_after, r.started_at as round_started_at
 from imagemill.tasks t
 join imagemill.task_counts c on c.task_id = t.id
 join imagemill.users u on u.id = t.user_id
+cross join lateral (select coalesce(t.round_started_at, t.started_at) as started_at,
+                           c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks - t.ended_before_round as ended) r
 left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round
 left join lateral (select coalesce(sum(c.accepted), 0)::bigint as accepted, coalesce(sum(c."unknown"), 0)::bigint as "unknown"
                    from imagemill.count_submits(t.id, imagemill.cells_to_count(t.started_at, t.total_images, p.open_cells)) c) live on true
 where not t.is_deleted;
 comment on view imagemill.task_overview is 'Each task with its counts; progress is the floor of percent.';
-comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended, since its first attempt.';
-comment on column imagemill.task_overview.time_left is 'At that rate; null: it has ended, or no cell has.';
+comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended in its present round, since that began.';
+comment on column imagemill.task_overview.time_left is 'At that rate; null: it has ended, or no cell has in this round.';
+comment on column imagemill.task_overview.round_started_at is 'When its present round began: with a retry, or, the first, with its first attempt.';
 comment on column imagemill.task_overview.paid_submits is 'Submits that the upstream accepted, of all rounds.';
 comment on column imagemill.task_overview.unknown_submits is 'Submits of which nobody knows whether they were accepted.';
 
