@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
+    lane::waits_for,
     output,
     progress::span,
     report::Failure,
@@ -187,11 +188,11 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, (keys, columns
             lane.in_flight.to_string(),
             lane.lane.max_in_flight.to_string(),
             if lane.waiting >= MOST_COUNTED { format!("{waiting} or more") } else { waiting },
-            lane.lane.paused.clone().unwrap_or_else(|| "-".to_owned()),
+            waits_for(lane.lane.paused.as_deref().unwrap_or_default(), lane.in_flight, lane.lane.max_in_flight),
         ]
     });
     let paused = overview.lanes.iter().map(|lane| lane.lane.paused.is_some().then_some(RED));
-    push(&mut lines, &fitted(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "PAUSED"], ways, &[], columns), paused, "no lane");
+    push(&mut lines, &fitted(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "WAITS FOR"], ways, &[], columns), paused, "no lane");
     let tasks = overview.tasks.iter().map(|task| {
         let ended = task.processed_images();
         let rate = rates.of(task.id, ended, now).filter(|rate| *rate > 0.0);

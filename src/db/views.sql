@@ -104,11 +104,7 @@ comment on column imagemill.workers.cells_held is 'Cells that it is working on.'
 comment on column imagemill.workers.stale_writes is 'Writes that its fence turned away.';
 
 create or replace view imagemill.lane_overview as
-select l.lane, coalesce(p.pending, 0) as pending,
-       (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
-       + (select count(*) from imagemill.attempts a
-          where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight,
-       l.max_in_flight,
+select l.lane, coalesce(p.pending, 0) as pending, n.in_flight, l.max_in_flight,
        coalesce(r.submits, 0) as submits, coalesce(r.completed, 0) as completed, coalesce(r.turned_away, 0) as turned_away,
        round(coalesce(r.submits, 0) / 5.0, 1) as submits_per_minute, round(coalesce(r.completed, 0) / 5.0, 1) as completed_per_minute,
        r.median_time,
@@ -124,8 +120,15 @@ select l.lane, coalesce(p.pending, 0) as pending,
         where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
        + (select count(*) from imagemill.attempts a
           where a.lane = l.lane and a.finished_at is null
-            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today
+            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today,
+       case when l.max_in_flight = 0 then 'a place: it has none'
+            when n.in_flight >= l.max_in_flight then format('a place: all %s are taken', l.max_in_flight)
+       end as waits_for
 from imagemill.lanes l
+-- `offset 0` keeps it from being counted once for each time that it is named.
+cross join lateral (select (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+                           + (select count(*) from imagemill.attempts a
+                              where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight offset 0) n
 left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
            where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
            group by 1) p using (lane)
@@ -142,7 +145,8 @@ comment on column imagemill.lane_overview.in_flight is 'Open attempts, and those
 comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minutes; completed and turned_away are of them too.';
 comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
 comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
-comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: it submits.';
+comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: none does.';
+comment on column imagemill.lane_overview.waits_for is 'A place, where all are taken: no cell of it is begun until another ends, or its max_in_flight is raised. Null: it has places.';
 comment on column imagemill.lane_overview.submits_today is 'Attempts of today (UTC), without those that were surely not billed: what counts against max_submits_per_day.';
 
 create or replace function imagemill.count_submits(task uuid, cells int4multirange)
