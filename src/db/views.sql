@@ -6,7 +6,7 @@
 
 create or replace function imagemill.as_uuid(text text) returns uuid
 language sql immutable parallel safe
-as $$ select case when $1 ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then $1::uuid end $$;
+as $$ select case when $1 ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::uuid end $$;
 comment on function imagemill.as_uuid is 'The id that a text is; null where it is none.';
 
 create or replace function imagemill.value_label(value jsonb) returns text
