@@ -1,6 +1,25 @@
 -- The grid as data: one slice of a task's cells, in pages, and what has changed of it. Part of the views, by the same rules (see
 -- views.sql): it is replaced in place. It reads tables by the rights of who calls it.
 
+create or replace function imagemill.axis_labels(axes jsonb, copies integer, axis text) returns text[]
+language plpgsql immutable parallel safe
+as $$
+begin
+    if axis is null then
+        return array[null::text];
+    elsif axis = 'copy' then
+        return array(select format('copy %s', copy) from generate_series(1, copies) as copy);
+    elsif axis !~ '^(0|[1-9][0-9]{0,3})$' or axes -> axis::integer is null then
+        return null;
+    end if;
+    return array(
+        select imagemill.value_label(value)
+        from jsonb_array_elements(axes -> axis::integer -> 'values') with ordinality as given (value, number)
+        order by number);
+end
+$$;
+comment on function imagemill.axis_labels is 'What people read at each value of an axis, named by its number or as `copy`; null: there is no such axis.';
+
 create or replace function imagemill.task_matrix(
     task          uuid,
     x_axis        text    default null,

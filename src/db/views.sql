@@ -12,13 +12,19 @@ comment on function imagemill.as_uuid is 'The id that a text is; null where it i
 create or replace function imagemill.value_label(value jsonb) returns text
 language sql immutable parallel safe
 as $$
+    -- As src/models/axis.rs says it.
     select case jsonb_typeof(value)
-               when 'object' then coalesce(nullif(value ->> 'name', ''), nullif(value ->> 'value', ''), '(without)')
+               when 'object' then
+                   case when coalesce(btrim(value ->> 'value'), '') = '' then '(without)'
+                        else coalesce(nullif(btrim(value ->> 'name'), ''), btrim(value ->> 'value'))
+                             || case when (value -> 'weight')::numeric <> 1 then ' × ' || trim_scale((value -> 'weight')::numeric) else '' end
+                   end
                when 'null' then 'none'
+               when 'boolean' then case when value::boolean then 'on' else 'off' end
                else value #>> '{}'
            end
 $$;
-comment on function imagemill.value_label is 'An axis''s value as people call it: of a prompt its name, else its words.';
+comment on function imagemill.value_label is 'An axis''s value as people call it: of a prompt its name, else its words, and its weight where that is not 1.';
 
 create or replace function imagemill.axis_values(axes jsonb, variable_indices integer[]) returns jsonb
 language sql immutable parallel safe
@@ -131,18 +137,19 @@ cross join lateral (select (select count(*) from imagemill.attempts a where a.la
                               where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight offset 0) n
 left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
            where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
+             and not j.metadata ? 'alone'
            group by 1) p using (lane)
 left join (select a.lane,
-                  count(*) filter (where a.submitted_at > now() - interval '5 minutes') as submits,
+                  count(*) filter (where (a.state <> 'not_sent' or a.resolved_at is not null) and a.submitted_at > now() - interval '5 minutes') as submits,
                   count(*) filter (where a.state = 'succeeded' and a.finished_at > now() - interval '5 minutes') as completed,
                   count(*) filter (where a.state = 'turned_away' and a.finished_at > now() - interval '5 minutes') as turned_away,
                   percentile_cont(0.5) within group (order by a.finished_at - a.submitted_at)
                       filter (where a.state = 'succeeded' and a.finished_at > now() - interval '5 minutes') as median_time
            from imagemill.attempts a where a.submitted_at > now() - interval '40 minutes' group by 1) r using (lane);
 comment on view imagemill.lane_overview is 'Each way into the upstream: what waits, what is in flight, how fast it goes, and why it stands still.';
-comment on column imagemill.lane_overview.pending is 'Cells that wait, those that are not due yet included.';
+comment on column imagemill.lane_overview.pending is 'Cells that wait for a worker, those that are not due yet included; not those of tries against the simulator.';
 comment on column imagemill.lane_overview.in_flight is 'Open attempts, and those given up on which the upstream may still be working.';
-comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minutes; completed and turned_away are of them too.';
+comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minutes; completed and turned_away ended in them, and were submitted in the last 40.';
 comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
 comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
 comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: none does.';
@@ -197,7 +204,7 @@ left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round
 left join lateral (select coalesce(sum(c.accepted), 0)::bigint as accepted, coalesce(sum(c."unknown"), 0)::bigint as "unknown"
                    from imagemill.count_submits(t.id, imagemill.cells_to_count(t.started_at, t.total_images, p.open_cells)) c) live on true
 where not t.is_deleted;
-comment on view imagemill.task_overview is 'Each task with its counts; progress is the floor of percent.';
+comment on view imagemill.task_overview is 'Each task that is not deleted, with its counts; progress is the floor of percent.';
 comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended in its present round, since that began.';
 comment on column imagemill.task_overview.time_left is 'At that rate; null: it has ended, or no cell has in this round.';
 comment on column imagemill.task_overview.round_started_at is 'When its present round began: with a retry, or, the first, with its first attempt.';
@@ -250,10 +257,10 @@ from imagemill.attempts a
 join imagemill.subtasks s on s.id = a.subtask_id
 join imagemill.tasks t on t.id = s.task_id
 cross join lateral (values (a.submitted_at, 'submitted', false), (a.accepted_at, 'accepted', false), (a.reopened_at, 'reopened', false),
-                           (a.finished_at, a.state, true)) as e (at, event, is_end)
+                           (a.finished_at, a.state, true), (a.resolved_at, 'resolved', false)) as e (at, event, is_end)
 where e.at is not null;
-comment on view imagemill.attempts_timeline is 'What each attempt did when, one row an event. Ask for one cell by subtask_id and order by ordinal, at.';
-comment on column imagemill.attempts_timeline.event is 'submitted: its row was written, just before the POST left; accepted; reopened; or the state that it ended in.';
+comment on view imagemill.attempts_timeline is 'What each attempt did when, one row an event, those of deleted tasks included. Ask for one cell by subtask_id and order by ordinal, at.';
+comment on column imagemill.attempts_timeline.event is 'submitted: its row was written, just before the POST left; accepted; reopened; the state that it ended in; or resolved, when a person said what became of it.';
 comment on column imagemill.attempts_timeline.after is 'Since its submit.';
 
 create or replace view imagemill.spend as
@@ -300,7 +307,7 @@ from (select a.subtask_id, count(*) filter (where a.state <> 'unknown') as accep
 join imagemill.subtasks s on s.id = g.subtask_id
 join imagemill.tasks t on t.id = s.task_id
 join imagemill.users u on u.id = t.user_id;
-comment on view imagemill.double_paid is 'Cells of which more than one submit was accepted, or may have been: new attempts that a policy allowed, and nothing else.';
+comment on view imagemill.double_paid is 'Cells of which more than one submit was accepted, or may have been: new attempts that a policy allowed, and nothing else. Those of deleted tasks included.';
 comment on column imagemill.double_paid.states is 'Their attempts that were billed or may have been, in order: failed and timed_out allow another; unknown and abandoned only if on_unknown_submit or on_poll_limit says resubmit, or a person did.';
 
 create or replace view imagemill.axis_overview as
