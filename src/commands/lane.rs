@@ -32,11 +32,25 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             seconds(lane.max_job_time),
             lane.max_submits_per_day
                 .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
-            if lane.pauses.is_empty() { "-".to_owned() } else { lane.pauses.join("; ") },
+            waits_for(&lane.pauses.join("; "), lane.in_flight, lane.max_in_flight),
         ]
     });
-    let header = ["LANE", "MAX IN FLIGHT", "IN FLIGHT", "SUBMITS/S", "BURST", "POLLS/S", "RAMP", "JOB TIME", "TODAY", "PAUSED"];
+    let header =
+        ["LANE", "MAX IN FLIGHT", "IN FLIGHT", "SUBMITS/S", "BURST", "POLLS/S", "RAMP", "JOB TIME", "TODAY", "WAITS FOR"];
     output::text(&table(header, rows), out)
+}
+
+/// Why no cell of a lane is begun: its pauses, and that all places are taken, in the words of the view.
+pub(super) fn waits_for(pauses: &str, in_flight: i64, max_in_flight: i32) -> String {
+    let place = match max_in_flight {
+        0 => "a place: it has none".to_owned(),
+        places if in_flight >= i64::from(places) => format!("a place: all {places} are taken"),
+        _ => String::new(),
+    };
+    match [pauses, &place].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ") {
+        why if why.is_empty() => "-".to_owned(),
+        why => why,
+    }
 }
 
 /// Its rate, and what it was lowered to.

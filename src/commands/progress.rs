@@ -210,6 +210,10 @@ impl Progress {
     }
 
     fn rate(&mut self, now: Instant, ended: u64) -> Option<f64> {
+        if self.samples.back().is_some_and(|(_, before)| *before > ended) {
+            // Cells were opened again: a round of its own.
+            self.samples.clear();
+        }
         self.samples.push_back((now, ended));
         while self.samples.len() > 2 && self.samples.front().is_some_and(|(when, _)| now.duration_since(*when) > WINDOW) {
             self.samples.pop_front();
@@ -260,5 +264,8 @@ mod tests {
             .collect();
         assert_eq!(rates[9], Some(0.0));
         assert_eq!(rates[59], Some(2.0));
+        // A retry opens fifty of them again.
+        assert_eq!(progress.rate(began + Duration::from_secs(61), 10), None);
+        assert_eq!(progress.rate(began + Duration::from_secs(63), 18), Some(4.0));
     }
 }

@@ -71,7 +71,7 @@ fn head(task: &TaskRow) -> String {
         ("name", task.name.replace(char::is_control, " ")),
         ("owner", task.owner.clone()),
         ("status", task.status.to_string()),
-        ("round", task.round.to_string()),
+        ("round", round(task)),
         ("priority", task.priority.to_string()),
         ("lane", task.lane.clone().unwrap_or_else(|| "by cell".to_owned())),
         ("ended", format!("{} of {} cells ({}%)", task.processed_images(), task.total_images, task.progress())),
@@ -83,6 +83,14 @@ fn head(task: &TaskRow) -> String {
         ("completed", time(task.completed_at)),
     ];
     lines.map(|(name, value)| format!("{name:10} {value}\n")).concat()
+}
+
+/// Its round, and since when, where that is not since its start.
+fn round(task: &TaskRow) -> String {
+    match task.round_started_at {
+        Some(since) if task.round > 1 => format!("{}, since {}", task.round, output::time(since)),
+        _ => task.round.to_string(),
+    }
 }
 
 fn cells_table(cells: &[SubtaskRow], axes: &[(String, Vec<String>)]) -> String {

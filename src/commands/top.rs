@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
+    lane::waits_for,
     output,
     progress::span,
     report::Failure,
@@ -131,6 +132,10 @@ impl Rates {
     /// Cells a second of a task; none: it is too early to say.
     fn of(&mut self, task: Uuid, ended: i32, now: Instant) -> Option<f64> {
         let samples = self.0.entry(task).or_default();
+        if samples.last().is_some_and(|(_, before)| *before > ended) {
+            // Cells were opened again: a round of its own.
+            samples.clear();
+        }
         samples.push((now, ended));
         while samples.len() > 2 && samples.get(1).is_some_and(|(when, _)| now.duration_since(*when) >= WINDOW) {
             samples.remove(0);
@@ -183,11 +188,11 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, (keys, columns
             lane.in_flight.to_string(),
             lane.lane.max_in_flight.to_string(),
             if lane.waiting >= MOST_COUNTED { format!("{waiting} or more") } else { waiting },
-            lane.lane.paused.clone().unwrap_or_else(|| "-".to_owned()),
+            waits_for(lane.lane.paused.as_deref().unwrap_or_default(), lane.in_flight, lane.lane.max_in_flight),
         ]
     });
     let paused = overview.lanes.iter().map(|lane| lane.lane.paused.is_some().then_some(RED));
-    push(&mut lines, &fitted(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "PAUSED"], ways, &[], columns), paused, "no lane");
+    push(&mut lines, &fitted(["LANE", "IN FLIGHT", "LIMIT", "WAITING", "WAITS FOR"], ways, &[], columns), paused, "no lane");
     let tasks = overview.tasks.iter().map(|task| {
         let ended = task.processed_images();
         let rate = rates.of(task.id, ended, now).filter(|rate| *rate > 0.0);
@@ -248,6 +253,9 @@ mod tests {
             rates.of(task, 10, began + Duration::from_secs(second));
         }
         assert_eq!(rates.of(task, 10, began + Duration::from_mins(1)), Some(0.0));
+        // A retry opens eight of them again.
+        assert_eq!(rates.of(task, 2, began + Duration::from_secs(61)), None);
+        assert_eq!(rates.of(task, 6, began + Duration::from_secs(63)), Some(2.0));
     }
 
     #[test]

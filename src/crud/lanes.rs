@@ -40,7 +40,7 @@ pub struct LaneRow {
     pub submits_today: i64,
     /// Open attempts, and those given up on which the upstream may still be working: each takes a place.
     pub in_flight: i64,
-    /// Why it does not submit; none: it does.
+    /// Its pauses that hold.
     pub pauses: Vec<String>,
 }
 

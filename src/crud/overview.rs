@@ -11,7 +11,7 @@ pub struct LaneRow {
     pub lane: String,
     /// Cells in flight at most, over all workers.
     pub max_in_flight: i32,
-    /// The reasons of its pauses; none: it submits.
+    /// The reasons of its pauses; none: it has none.
     pub paused: Option<String>,
 }
 

@@ -93,7 +93,8 @@ pub async fn reopen(connection: &mut PgConnection, ids: &[Uuid], mode: RetryMode
     .await
 }
 
-/// Begins a task's next round: it is processing, and what was asked of cancel is cleared. False: it is in another round by now.
+/// Begins a task's next round: it is processing, what was asked of cancel is cleared, and its rate is counted from here on. To be
+/// called when its counts say that the cells are open again. False: it is in another round by now.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -101,7 +102,9 @@ pub async fn begin_round(connection: &mut PgConnection, task_id: Uuid, ended_rou
     let rows = sqlx::query(
         "update imagemill.tasks
          set round = round + 1, status = 'processing', started_at = coalesce(started_at, now()), completed_at = null,
-             cancel_requested_at = null, updated_at = now()
+             round_started_at = now(), cancel_requested_at = null, updated_at = now(),
+             ended_before_round = (select c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks
+                                   from imagemill.task_counts c where c.task_id = tasks.id)
          where id = $1 and round = $2 and not is_deleted",
     )
     .bind(task_id)

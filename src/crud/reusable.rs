@@ -112,8 +112,8 @@ pub async fn get_cells(
     .await
 }
 
-/// Inserts cells of a new task as completed, each with the picture of an earlier one. They have no job and no attempt; whoever
-/// calls it moves the counts.
+/// Inserts cells of a new task as completed, each with the picture of an earlier one. They have no job and no attempt, and are no
+/// work of the task, whose rate leaves them out; whoever calls it moves the counts.
 ///
 /// # Errors
 /// What PostgreSQL says.
@@ -145,7 +145,12 @@ pub async fn insert_taken_over(
     .bind(column!(picture => picture.result_file.clone()))
     .bind(column!(picture => picture.result_sha256.clone()))
     .bind(column!(picture => picture.error.clone()))
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    sqlx::query("update imagemill.tasks set ended_before_round = $2 where id = $1")
+        .bind(task_id)
+        .bind(pictures.len() as i32)
+        .execute(connection)
+        .await?;
     Ok(())
 }

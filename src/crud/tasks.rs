@@ -43,6 +43,8 @@ pub struct TaskRow {
     pub created_at: DateTime<Utc>,
     /// When its first attempt was made.
     pub started_at: Option<DateTime<Utc>>,
+    /// When its present round began: of the first, with its first attempt.
+    pub round_started_at: Option<DateTime<Utc>>,
     /// When it was rolled up.
     pub completed_at: Option<DateTime<Utc>>,
 }
@@ -144,7 +146,8 @@ pub async fn get_by_key(
 }
 
 const SELECT: &str = "select t.id, t.user_id, u.username as owner, t.name, t.status, t.round, t.priority, t.lane, t.total_images,
-        c.completed_subtasks, c.failed_subtasks, c.cancelled_subtasks, t.max_submits, t.not_before, t.not_after, t.created_at, t.started_at, t.completed_at
+        c.completed_subtasks, c.failed_subtasks, c.cancelled_subtasks, t.max_submits, t.not_before, t.not_after, t.created_at, t.started_at,
+        coalesce(t.round_started_at, t.started_at) as round_started_at, t.completed_at
  from imagemill.tasks t
  join imagemill.task_counts c on c.task_id = t.id
  join imagemill.users u on u.id = t.user_id

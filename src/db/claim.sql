@@ -44,7 +44,7 @@ begin
                 when tasks.not_after is not null then coalesce(tasks.max_submits - counts.submits, 2147483647)
                 else tasks.max_submits - counts.submits end::bigint
     from imagemill.tasks tasks join imagemill.task_counts counts on counts.task_id = tasks.id
-    where tasks.id = any (array(select given::uuid from unnest(groups) as given where given ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'));
+    where tasks.id = any (array(select imagemill.as_uuid(given) from unnest(groups) as given));
 end
 $$;
 

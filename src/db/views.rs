@@ -1,4 +1,4 @@
-//! The views: two files, run where they have changed. Not in the migrations, since views change with the product, and some lean on
+//! The views: three files, run where they have changed. Not in the migrations, since views change with the product, and some lean on
 //! apalis's columns.
 //!
 //! A view is replaced in place where its columns have only been added to; a reader of it makes this wait, like any change of the
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::migrate::MigrateError;
 
 /// See the files.
-const VIEWS: &str = concat!(include_str!("views.sql"), "\n", include_str!("why.sql"));
+const VIEWS: &str = concat!(include_str!("views.sql"), "\n", include_str!("why.sql"), "\n", include_str!("matrix.sql"));
 
 /// What begins a statement that is run by itself.
 const BEGINNING: &str = "create or replace ";

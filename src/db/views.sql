@@ -6,19 +6,25 @@
 
 create or replace function imagemill.as_uuid(text text) returns uuid
 language sql immutable parallel safe
-as $$ select case when $1 ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then $1::uuid end $$;
+as $$ select case when $1 ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::uuid end $$;
 comment on function imagemill.as_uuid is 'The id that a text is; null where it is none.';
 
 create or replace function imagemill.value_label(value jsonb) returns text
 language sql immutable parallel safe
 as $$
+    -- As src/models/axis.rs says it.
     select case jsonb_typeof(value)
-               when 'object' then coalesce(nullif(value ->> 'name', ''), nullif(value ->> 'value', ''), '(without)')
+               when 'object' then
+                   case when coalesce(btrim(value ->> 'value'), '') = '' then '(without)'
+                        else coalesce(nullif(btrim(value ->> 'name'), ''), btrim(value ->> 'value'))
+                             || case when (value -> 'weight')::numeric <> 1 then ' × ' || trim_scale((value -> 'weight')::numeric) else '' end
+                   end
                when 'null' then 'none'
+               when 'boolean' then case when value::boolean then 'on' else 'off' end
                else value #>> '{}'
            end
 $$;
-comment on function imagemill.value_label is 'An axis''s value as people call it: of a prompt its name, else its words.';
+comment on function imagemill.value_label is 'An axis''s value as people call it: of a prompt its name, else its words, and its weight where that is not 1.';
 
 create or replace function imagemill.axis_values(axes jsonb, variable_indices integer[]) returns jsonb
 language sql immutable parallel safe
@@ -104,11 +110,7 @@ comment on column imagemill.workers.cells_held is 'Cells that it is working on.'
 comment on column imagemill.workers.stale_writes is 'Writes that its fence turned away.';
 
 create or replace view imagemill.lane_overview as
-select l.lane, coalesce(p.pending, 0) as pending,
-       (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
-       + (select count(*) from imagemill.attempts a
-          where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight,
-       l.max_in_flight,
+select l.lane, coalesce(p.pending, 0) as pending, n.in_flight, l.max_in_flight,
        coalesce(r.submits, 0) as submits, coalesce(r.completed, 0) as completed, coalesce(r.turned_away, 0) as turned_away,
        round(coalesce(r.submits, 0) / 5.0, 1) as submits_per_minute, round(coalesce(r.completed, 0) / 5.0, 1) as completed_per_minute,
        r.median_time,
@@ -124,25 +126,34 @@ select l.lane, coalesce(p.pending, 0) as pending,
         where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
        + (select count(*) from imagemill.attempts a
           where a.lane = l.lane and a.finished_at is null
-            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today
+            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today,
+       case when l.max_in_flight = 0 then 'a place: it has none'
+            when n.in_flight >= l.max_in_flight then format('a place: all %s are taken', l.max_in_flight)
+       end as waits_for
 from imagemill.lanes l
+-- `offset 0` keeps it from being counted once for each time that it is named.
+cross join lateral (select (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+                           + (select count(*) from imagemill.attempts a
+                              where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight offset 0) n
 left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
            where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
+             and not j.metadata ? 'alone'
            group by 1) p using (lane)
 left join (select a.lane,
-                  count(*) filter (where a.submitted_at > now() - interval '5 minutes') as submits,
+                  count(*) filter (where (a.state <> 'not_sent' or a.resolved_at is not null) and a.submitted_at > now() - interval '5 minutes') as submits,
                   count(*) filter (where a.state = 'succeeded' and a.finished_at > now() - interval '5 minutes') as completed,
                   count(*) filter (where a.state = 'turned_away' and a.finished_at > now() - interval '5 minutes') as turned_away,
                   percentile_cont(0.5) within group (order by a.finished_at - a.submitted_at)
                       filter (where a.state = 'succeeded' and a.finished_at > now() - interval '5 minutes') as median_time
            from imagemill.attempts a where a.submitted_at > now() - interval '40 minutes' group by 1) r using (lane);
 comment on view imagemill.lane_overview is 'Each way into the upstream: what waits, what is in flight, how fast it goes, and why it stands still.';
-comment on column imagemill.lane_overview.pending is 'Cells that wait, those that are not due yet included.';
+comment on column imagemill.lane_overview.pending is 'Cells that wait for a worker, those that are not due yet included; not those of tries against the simulator.';
 comment on column imagemill.lane_overview.in_flight is 'Open attempts, and those given up on which the upstream may still be working.';
-comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minutes; completed and turned_away are of them too.';
+comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minutes; completed and turned_away ended in them, and were submitted in the last 40.';
 comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
 comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
-comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: it submits.';
+comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: none does.';
+comment on column imagemill.lane_overview.waits_for is 'A place, where all are taken: no cell of it is begun until another ends, or its max_in_flight is raised. Null: it has places.';
 comment on column imagemill.lane_overview.submits_today is 'Attempts of today (UTC), without those that were surely not billed: what counts against max_submits_per_day.';
 
 create or replace function imagemill.count_submits(task uuid, cells int4multirange)
@@ -178,24 +189,25 @@ select t.id, t.name, u.username as owner, t.status, t.round, t.priority, t.lane,
        c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks as processed_images,
        (100 * (c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks)::bigint / t.total_images)::integer as progress,
        t.created_at, t.started_at, t.completed_at,
-       round((60 * (c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks)
-              / nullif(extract(epoch from coalesce(t.completed_at, now()) - t.started_at), 0))::numeric, 1) as cells_per_minute,
+       round((60 * r.ended / nullif(extract(epoch from coalesce(t.completed_at, now()) - r.started_at), 0))::numeric, 1) as cells_per_minute,
        case when t.completed_at is null then
-           (t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks) * (now() - t.started_at)
-               / nullif(c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks, 0)
+           (t.total_images - c.completed_subtasks - c.failed_subtasks - c.cancelled_subtasks) * (now() - r.started_at) / nullif(r.ended, 0)
        end as time_left,
        coalesce(p.accepted, 0) + live.accepted as paid_submits, coalesce(p."unknown", 0) + live."unknown" as unknown_submits,
-       t.max_submits, t.not_before, t.not_after
+       t.max_submits, t.not_before, t.not_after, r.started_at as round_started_at
 from imagemill.tasks t
 join imagemill.task_counts c on c.task_id = t.id
 join imagemill.users u on u.id = t.user_id
+cross join lateral (select coalesce(t.round_started_at, t.started_at) as started_at,
+                           c.completed_subtasks + c.failed_subtasks + c.cancelled_subtasks - t.ended_before_round as ended) r
 left join imagemill.task_spend p on p.task_id = t.id and p.round = t.round
 left join lateral (select coalesce(sum(c.accepted), 0)::bigint as accepted, coalesce(sum(c."unknown"), 0)::bigint as "unknown"
                    from imagemill.count_submits(t.id, imagemill.cells_to_count(t.started_at, t.total_images, p.open_cells)) c) live on true
 where not t.is_deleted;
-comment on view imagemill.task_overview is 'Each task with its counts; progress is the floor of percent.';
-comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended, since its first attempt.';
-comment on column imagemill.task_overview.time_left is 'At that rate; null: it has ended, or no cell has.';
+comment on view imagemill.task_overview is 'Each task that is not deleted, with its counts; progress is the floor of percent.';
+comment on column imagemill.task_overview.cells_per_minute is 'Cells that ended in its present round, since that began.';
+comment on column imagemill.task_overview.time_left is 'At that rate; null: it has ended, or no cell has in this round.';
+comment on column imagemill.task_overview.round_started_at is 'When its present round began: with a retry, or, the first, with its first attempt.';
 comment on column imagemill.task_overview.paid_submits is 'Submits that the upstream accepted, of all rounds.';
 comment on column imagemill.task_overview.unknown_submits is 'Submits of which nobody knows whether they were accepted.';
 
@@ -245,10 +257,10 @@ from imagemill.attempts a
 join imagemill.subtasks s on s.id = a.subtask_id
 join imagemill.tasks t on t.id = s.task_id
 cross join lateral (values (a.submitted_at, 'submitted', false), (a.accepted_at, 'accepted', false), (a.reopened_at, 'reopened', false),
-                           (a.finished_at, a.state, true)) as e (at, event, is_end)
+                           (a.finished_at, a.state, true), (a.resolved_at, 'resolved', false)) as e (at, event, is_end)
 where e.at is not null;
-comment on view imagemill.attempts_timeline is 'What each attempt did when, one row an event. Ask for one cell by subtask_id and order by ordinal, at.';
-comment on column imagemill.attempts_timeline.event is 'submitted: its row was written, just before the POST left; accepted; reopened; or the state that it ended in.';
+comment on view imagemill.attempts_timeline is 'What each attempt did when, one row an event, those of deleted tasks included. Ask for one cell by subtask_id and order by ordinal, at.';
+comment on column imagemill.attempts_timeline.event is 'submitted: its row was written, just before the POST left; accepted; reopened; the state that it ended in; or resolved, when a person said what became of it.';
 comment on column imagemill.attempts_timeline.after is 'Since its submit.';
 
 create or replace view imagemill.spend as
@@ -295,7 +307,7 @@ from (select a.subtask_id, count(*) filter (where a.state <> 'unknown') as accep
 join imagemill.subtasks s on s.id = g.subtask_id
 join imagemill.tasks t on t.id = s.task_id
 join imagemill.users u on u.id = t.user_id;
-comment on view imagemill.double_paid is 'Cells of which more than one submit was accepted, or may have been: new attempts that a policy allowed, and nothing else.';
+comment on view imagemill.double_paid is 'Cells of which more than one submit was accepted, or may have been: new attempts that a policy allowed, and nothing else. Those of deleted tasks included.';
 comment on column imagemill.double_paid.states is 'Their attempts that were billed or may have been, in order: failed and timed_out allow another; unknown and abandoned only if on_unknown_submit or on_poll_limit says resubmit, or a person did.';
 
 create or replace view imagemill.axis_overview as

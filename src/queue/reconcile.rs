@@ -75,8 +75,7 @@ async fn put_back_some(shared: &Shared, worker: &str, unknown: &[(&String, i32)]
              update apalis.jobs as job
              set status = 'Pending', run_at = now(), lock_by = null, lock_at = null,
                  metadata = case when exists (select from imagemill.attempts
-                                              where subtask_id = case when job.idempotency_key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-                                                                      then job.idempotency_key::uuid end
+                                              where subtask_id = imagemill.as_uuid(job.idempotency_key)
                                                 and finished_at is null)
                                  then job.metadata || hstore('resume', 'true') else delete(job.metadata, 'resume') end
              from mine where job.id = mine.id",

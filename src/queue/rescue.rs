@@ -86,8 +86,7 @@ pub(super) async fn rescue(
                    select count(*) + count(accepted_at) + count(reopened_at) + count(finished_at) as steps,
                           coalesce(bool_or(finished_at is null), false) as is_open
                    from imagemill.attempts
-                   where subtask_id = case when held.idempotency_key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-                                           then held.idempotency_key::uuid end) as ledger
+                   where subtask_id = imagemill.as_uuid(held.idempotency_key)) as ledger
                where held.id = any ($1)) as found
          where job.id = found.id",
     )

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{actor::Actor, context::Context, error::ServiceError};
+use super::{actor::Actor, context::Context, error::ServiceError, task_service};
 use crate::{
     crud::{
         audit::{self, NewAudit},
@@ -31,10 +31,8 @@ pub async fn list_unknown_attempts(
     let cells = match task {
         None => None,
         Some(task) => {
+            task_service::get_or_say_why_not(&mut connection, task).await?;
             let cells = subtasks::get_by_task(&mut connection, task).await?;
-            if cells.is_empty() {
-                return Err(ServiceError::NotFound { what: "task", id: task.to_string() });
-            }
             Some(cells.into_iter().map(|cell| cell.id).collect::<Vec<_>>())
         }
     };

@@ -52,6 +52,7 @@ pub async fn get_grid(context: &Context, actor: &Actor, task_id: Uuid) -> Result
 pub async fn get_axes(context: &Context, actor: &Actor, task_id: Uuid) -> Result<Vec<Axis>, ServiceError> {
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
+    task_service::get_or_say_why_not(&mut connection, task_id).await?;
     let head = grid::get_head(&mut connection, task_id).await?;
     Ok(head.ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?.axes.0)
 }
@@ -69,7 +70,16 @@ pub async fn task_matrix(
 ) -> Result<Vec<MatrixCell>, ServiceError> {
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
-    grid::task_matrix(&mut connection, task_id, query).await.map_err(|error| described(error, task_id))
+    let answer = grid::task_matrix(&mut connection, task_id, query).await;
+    // What was refused may have left a transaction behind in which nothing can be asked any more.
+    drop(connection);
+    match answer.map_err(|error| described(error, task_id)) {
+        Err(missing @ ServiceError::NotFound { .. }) => {
+            task_service::get_task(context, actor, task_id).await?;
+            Err(missing)
+        }
+        answer => answer,
+    }
 }
 
 /// The database looks for faults itself, so that plain SQL is told the same.

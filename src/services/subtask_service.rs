@@ -8,7 +8,6 @@ use super::{actor::Actor, cell_settle::CellHook, context::Context, error::Servic
 use crate::{
     crud::{
         subtasks::{self, SubtaskRow},
-        tasks,
         why::{self, WhyNotRunning},
     },
     models::Permission,
@@ -46,7 +45,7 @@ pub async fn set_rating(context: &Context, actor: &Actor, id: Uuid, rating: Opti
     let mut transaction = context.begin().await?;
     let missing = || ServiceError::NotFound { what: "completed cell", id: id.to_string() };
     let cell = subtasks::get(&mut transaction, id).await?.ok_or_else(missing)?;
-    let task = tasks::get(&mut transaction, cell.task_id).await?.ok_or_else(missing)?;
+    let task = task_service::get_or_say_why_not(&mut transaction, cell.task_id).await?;
     actor.require_manage(task.user_id)?;
     if !subtasks::set_rating(&mut transaction, id, rating).await? {
         return Err(missing());

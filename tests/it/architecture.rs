@@ -57,7 +57,11 @@ fn walk(directory: &Path) -> Vec<String> {
 }
 
 fn is_rust(path: &str) -> bool {
-    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+    ends_in(path, "rs")
+}
+
+fn ends_in(path: &str, ending: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == ending)
 }
 
 /// The files of `src` and `jobs`, modules of tests left out.
@@ -140,6 +144,21 @@ fn connections_are_taken_from_the_pool_only_where_poolers_are_known() {
     only_in(&["src/db/", "src/queue/", "src/commands/bench/"], "a connection of the pool", |line| {
         line.contains(".acquire()") && !line.contains("permits")
     });
+}
+
+/// What an id looks like is said once, where each statement may ask for it: `imagemill.as_uuid`.
+#[test]
+fn the_pattern_of_an_id_stands_once() {
+    let is_source = |path: &&String| path.starts_with("src/") && (is_rust(path) || ends_in(path, "sql"));
+    let found: Vec<String> = files()
+        .iter()
+        .filter(is_source)
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(Path::new(ROOT).join(path)).expect("read the source");
+            vec![path.clone(); text.matches("[0-9a-f]{8}").count()]
+        })
+        .collect();
+    assert_eq!(found, ["src/db/views.sql"]);
 }
 
 /// Statements that make an index of a table that a live fleet works on.

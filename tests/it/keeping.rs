@@ -2,11 +2,11 @@
 
 use imagemill::{
     crud::users,
-    models::{CellRating, Permission, Prompt, Role, TaskDefinition, TaskInput},
+    models::{CellRating, MatrixQuery, Permission, Prompt, Role, TaskDefinition, TaskInput},
     services::{
         actor::Actor,
         error::ServiceError,
-        favourites, ratings, remarks, reuse, task_deletion,
+        favourites, grid_service, ratings, remarks, reuse, subtask_service, task_deletion,
         task_service::{self, Purge},
     },
 };
@@ -206,21 +206,46 @@ async fn a_deleted_task_is_out_of_sight_and_comes_back_unless_a_purge_has_begun(
     let id = open.to_string();
     ends_with(&world, &["--as", "tester", "task", "delete", &id], 0).await;
     let told = format!("imagemill: task {id} is deleted; `imagemill task restore {id}` brings it back\n");
-    let ways: [&[&str]; 9] = [
-        &["show"],
-        &["delete"],
-        &["reuse"],
-        &["watch"],
-        &["grid"],
-        &["cancel"],
-        &["retry"],
-        &["export", "--csv"],
-        &["why", "--cell", "0"],
+    let ways: [&[&str]; 19] = [
+        &["task", "show"],
+        &["task", "delete"],
+        &["task", "reuse"],
+        &["task", "watch"],
+        &["task", "wait"],
+        &["task", "grid"],
+        &["task", "cancel"],
+        &["task", "cancel", "--cell", "0"],
+        &["task", "retry"],
+        &["task", "force-complete"],
+        &["task", "limit", "--max-submits", "5"],
+        &["task", "export", "--csv"],
+        &["task", "why", "--cell", "0"],
+        &["task", "rate", "--cell", "0", "--rating", "5"],
+        &["task", "remark"],
+        &["task", "remark", "--cell", "0"],
+        &["task", "favourite"],
+        &["task", "favourite", "--remove"],
+        &["attempt", "list", "--unknown", "--task"],
     ];
     for way in ways {
-        let arguments: Vec<&str> = ["--as", "tester", "task"].iter().chain(way).copied().chain([id.as_str()]).collect();
+        let arguments: Vec<&str> = ["--as", "tester"].iter().chain(way).copied().chain([id.as_str()]).collect();
         assert_eq!(ends_with(&world, &arguments, 1).await.1, told, "{way:?}");
     }
+    let refused = grid_service::task_matrix(context, actor, open, &MatrixQuery::default()).await;
+    assert!(matches!(&refused, Err(ServiceError::Deleted(deleted)) if *deleted == open), "{refused:?}");
+    let cell: Uuid =
+        sqlx::query_scalar("select id from imagemill.subtasks where cell = 0").fetch_one(world.pool()).await.expect("a cell");
+    let refused = subtask_service::set_rating(context, actor, cell, Some(5)).await;
+    assert!(matches!(&refused, Err(ServiceError::Deleted(deleted)) if *deleted == open), "{refused:?}");
+    let refused = grid_service::get_axes(context, actor, open).await;
+    assert!(matches!(&refused, Err(ServiceError::Deleted(_))), "{refused:?}");
+    let refused = sqlx::query("select * from imagemill.task_matrix($1)")
+        .bind(open)
+        .fetch_all(world.pool())
+        .await
+        .expect_err("it is deleted");
+    let refused = refused.as_database_error().expect("the database's own words").message();
+    assert_eq!(format!("imagemill: {refused}\n"), told);
     let deleted = printed(&world, &["--as", "tester", "task", "list", "--deleted", "--json"]).await;
     assert_eq!(
         deleted.as_array().map(|tasks| tasks.iter().map(|task| task["id"].clone()).collect::<Vec<_>>()),

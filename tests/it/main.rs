@@ -47,5 +47,6 @@ mod support;
 mod test_database;
 mod upgrade;
 mod users;
+mod views;
 mod wake;
 mod why;

@@ -171,3 +171,20 @@ async fn the_command_says_what_is_left_to_pay() {
     assert!(note.contains("2 pictures were taken over; 1 are to be made"), "{note}");
     assert_eq!(world.cells().await, "completed: 4, pending: 1");
 }
+
+#[tokio::test]
+async fn what_was_taken_over_is_no_work_of_the_task_and_makes_it_no_faster() {
+    let world = World::new().await;
+    run(&world, &grid(&["moon", "lanterns"], &["clear", "rain"])).await;
+    let more = create(&world, &grid(&["moon", "lanterns"], &["clear", "rain", "fog"])).await;
+    assert_eq!((more.total_images, more.reused_images), (6, 4));
+    let begun = "update imagemill.tasks set status = 'processing', started_at = now() - interval '1 minute' where id = $1";
+    sqlx::query(begun).bind(more.id).execute(world.pool()).await.expect("begin");
+    let said: (Option<f64>, bool) =
+        sqlx::query_as("select cells_per_minute::float8, time_left is null from imagemill.task_overview where id = $1")
+            .bind(more.id)
+            .fetch_one(world.pool())
+            .await
+            .expect("look");
+    assert_eq!(said, (Some(0.0), true));
+}

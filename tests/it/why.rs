@@ -130,6 +130,19 @@ async fn everybody_who_looks_counts_what_was_given_up_and_may_be_alive_as_in_fli
     };
     assert_eq!(prod(printed(&world, &["--as", "tester", "--json", "lane", "list"]).await), 1);
     assert_eq!(prod(printed(&world, &["--as", "tester", "--json", "top"]).await["lanes"].clone()), 1);
+    // And why none of the lane leaves.
+    let lane_waits_for = async || -> Option<String> {
+        sqlx::query_scalar(sqlx::AssertSqlSafe("select waits_for from imagemill.lane_overview where lane = 'prod'"))
+            .fetch_one(world.pool())
+            .await
+            .expect("look")
+    };
+    assert_eq!(lane_waits_for().await.as_deref(), Some("a place: all 1 are taken"));
+    for command in [&["lane", "list"][..], &["top"]] {
+        let (shown, _) = ends_with(&world, &[&["--as", "tester"], command].concat(), 0).await;
+        let line = shown.lines().find(|line| line.trim_start().starts_with("prod")).expect("the lane");
+        assert!(line.contains("a place: all 1 are taken"), "{command:?}: {shown}");
+    }
     let progress = task_progress::get_progress(&world.context, &world.actor, task).await.expect("the progress");
     assert_eq!(progress.in_flight, 1);
     let open = overview_service::get_open_of_task(&world.context, &world.actor, task).await.expect("the lanes");

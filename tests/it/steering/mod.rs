@@ -13,6 +13,7 @@ mod lanes;
 mod late_ids;
 mod race;
 mod retry;
+mod rounds;
 
 /// Every task has ended, and no job is left.
 const ALL_ENDED: &str = "select (select bool_and(completed_at is not null) from imagemill.tasks)
