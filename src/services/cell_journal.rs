@@ -195,10 +195,12 @@ impl Journal for CellJournal<'_> {
         }
     }
 
-    async fn was_refused_for(&self, lasted: Duration) {
-        if let Err(error) = self.calls.engine.put_off(self.job, self.row.id, lasted).await {
+    async fn was_refused_for(&self, more: Duration) -> bool {
+        let kept = self.calls.engine.put_off(self.job, self.row.id, more).await;
+        if let Err(error) = &kept {
             tracing::warn!(%error, "for how long polls were refused is not in the ledger: it counts against the deadline");
         }
+        kept.is_ok()
     }
 
     async fn poll_answered(&self, token_hash: &str, begun: Instant) {

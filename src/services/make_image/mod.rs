@@ -70,8 +70,11 @@ pub trait Journal: Send + Sync {
         false
     }
 
-    /// Is told for how long polls were refused when the polling is handed over: that time does not count.
-    async fn was_refused_for(&self, _lasted: Duration) {}
+    /// Is told for how much longer polls were refused, now and then and when the polling is handed over: whoever goes on with it
+    /// does not count that time. Whether that is kept.
+    async fn was_refused_for(&self, _more: Duration) -> bool {
+        false
+    }
 
     /// Is told the first poll that was answered after one that was refused.
     async fn poll_answered(&self, _token_hash: &str, _begun: Instant) {}

@@ -21,6 +21,9 @@ const LOST_POLLS: u32 = 5;
 const LEAST_POLLS: u32 = 3;
 /// Longest wait between two polls that fail.
 const LONGEST_TROUBLE: Duration = Duration::from_mins(1);
+/// For how long polls were refused is in the ledger whenever it has grown by such a part of the poll limit: a worker that is killed
+/// loses no more of it, and not each poll costs a write.
+const KEPT_PART: u32 = 4;
 
 /// How the polling ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +169,11 @@ pub(super) async fn wait(
                     if journal.is_for_others().await {
                         return Ok((refusals.end(Interrupt::Handover, journal).await, answered));
                     }
+                    tokio::select! {
+                        biased;
+                        interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
+                        () = refusals.keep(limit / KEPT_PART, journal) => {}
+                    }
                 } else {
                     refusals.pause();
                 }
@@ -184,6 +192,8 @@ pub(super) async fn wait(
 struct Refusals {
     before: Duration,
     since: Option<Instant>,
+    /// As much of it as is in the ledger.
+    kept: Duration,
     /// Whether one was met and none was answered since.
     are_news: bool,
 }
@@ -211,10 +221,18 @@ impl Refusals {
         std::mem::take(&mut self.are_news)
     }
 
+    /// Has the ledger know of it, where it does not know of so much or more.
+    async fn keep(&mut self, least: Duration, journal: &dyn Journal) {
+        let more = self.lasted().saturating_sub(self.kept);
+        if !more.is_zero() && more >= least && journal.was_refused_for(more).await {
+            self.kept += more;
+        }
+    }
+
     /// The waiting ends early. Whoever goes on with the cell counts from the ledger.
-    async fn end(&self, interrupt: Interrupt, journal: &dyn Journal) -> PollEnd {
-        if interrupt == Interrupt::Handover && !self.lasted().is_zero() {
-            journal.was_refused_for(self.lasted()).await;
+    async fn end(&mut self, interrupt: Interrupt, journal: &dyn Journal) -> PollEnd {
+        if interrupt == Interrupt::Handover {
+            self.keep(Duration::ZERO, journal).await;
         }
         PollEnd::Interrupted(interrupt)
     }

@@ -120,6 +120,31 @@ async fn what_a_dead_token_may_not_poll_goes_to_a_worker_with_a_good_one_and_is_
 }
 
 #[tokio::test]
+async fn a_worker_that_is_killed_has_kept_for_how_long_its_polls_were_refused() {
+    let mut world = World::with(SimulatorOptions { duration: Span::fixed(1_000), ..SimulatorOptions::default() }).await;
+    world.set("generate_image.deadline", "12s").set("lanes.prod.max_polls", "20");
+    world.create(1).await;
+    let mut killed = world.worker(&[]);
+    world.until("select count(*) = 1 from imagemill.attempts where state = 'accepted'").await;
+    refuse(&world.simulator, TOKEN, 401);
+    world
+        .until(
+            "select bool_and(accepted_at < now() - interval '12 seconds' and reopened_at > now() - interval '3 seconds')
+             from imagemill.attempts",
+        )
+        .await;
+    killed.kill();
+    // Whoever goes on with it is refused at first as well.
+    let polls = world.simulator.stats().polls;
+    let mut other = world.worker(&["--until-empty"]);
+    eventually("it is asked for twice more", || async { world.simulator.stats().polls > polls + 1 }).await;
+    take_all(&world.simulator);
+    assert!(other.wait().await.success(), "{}", other.log());
+    assert_eq!(world.cells().await, "completed: 1");
+    world.assert_settled().await;
+}
+
+#[tokio::test]
 async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
     let mut world = World::with(options()).await;
     take_any(&world);
