@@ -77,7 +77,17 @@ function drawChoice() {
   }));
 }
 
+// A single picture may be as large as there is room for. Until somebody chooses a size, it follows the window.
+let isSized = false;
+function fit() {
+  if (isSized) return;
+  const room = Math.min(LARGEST, box.clientHeight - 24, box.clientWidth - 2 * FLOW_MARGIN);
+  view.size = total === 1 ? Math.max(64, room) : isNarrow.matches ? 96 : 140;
+  byId("size").value = view.size;
+}
+
 function resize(pixels) {
+  isSized = true;
   view.size = Math.max(64, Math.min(Number(byId("size").max), pixels));
   byId("size").value = view.size;
   showChoice();
@@ -128,7 +138,7 @@ box.addEventListener("click", (event) => {
   if (made) open(Number(made.dataset.position));
 });
 box.addEventListener("scroll", soon, { passive: true });
-new ResizeObserver(() => { if (plan && plan.isFlow) rebuild(); else if (plan) soon(); }).observe(box);
+new ResizeObserver(() => { if (plan && plan.isFlow) { fit(); rebuild(); } else if (plan) soon(); }).observe(box);
 
 byId("size").addEventListener("input", (event) => resize(Number(event.target.value)));
 byId("next-failed").addEventListener("click", () => { jumpToFailed(); box.focus(); });
@@ -147,7 +157,7 @@ addEventListener("storage", (event) => {
 });
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 
-const panel = () => { byId("panel").open = !isNarrow.matches; rebuild(); };
+const panel = () => { byId("panel").open = !isNarrow.matches; fit(); rebuild(); };
 const theme = stored(() => localStorage.getItem("imagemill theme"));
 if (theme === "light" || theme === "dark") drawTheme(theme);
 drawAbout();
@@ -156,11 +166,7 @@ drawChoice();
 for (const id of ["axis-x", "axis-y"]) byId(id).parentElement.hidden = axes.length === 0;
 byId("swap").hidden = axes.length === 0;
 if (axes.length === 0) byId("panel-name").textContent = "View";
-// A single picture may be as large as there is room for.
-byId("panel").open = !isNarrow.matches;
 if (total === 1) byId("size").max = LARGEST;
-view.size = total === 1 ? Math.min(LARGEST, box.clientHeight - 24, box.clientWidth - 2 * FLOW_MARGIN) : isNarrow.matches ? 96 : 140;
-byId("size").value = view.size;
 isNarrow.addEventListener("change", panel);
 panel();
 rated(plan.cell(view.position));

@@ -240,6 +240,8 @@ async fn ratings_by_key_are_exported_as_they_are_read() {
 
 #[tokio::test]
 async fn a_task_without_axes_is_one_picture() {
+    const IS_SHOWN: &str =
+        "(({ left, right }) => left >= 0 && right <= innerWidth)(document.querySelector('.cell').getBoundingClientRect())";
     let world = World::new().await;
     let task = ended_task(&world, TaskInput::new("One picture").prompt(Prompt::freetext("a lighthouse in the fog"))).await;
     let (said, page) = written(&world, task, &[]).await;
@@ -256,6 +258,12 @@ async fn a_task_without_axes_is_one_picture() {
         assert_eq!(serious(&mut browser).await, json!([]), "axe-core, {width} {theme}");
         browser.shoot(&format!("one-{width}-{theme}")).await;
     }
+    // It follows the window, as when a phone is turned, until somebody chooses a size.
+    browser.show_as(1440, 900, "light").await;
+    browser.open(&page).await;
+    browser.until(IS_SHOWN).await;
+    browser.show_as(390, 844, "light").await;
+    browser.until(&format!("innerWidth === 390 && {IS_SHOWN}")).await;
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.close().await;
 }
