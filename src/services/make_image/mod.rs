@@ -161,20 +161,19 @@ pub enum MadeImage {
 pub async fn make_image(mut params: MakeImageParams<'_>) -> Result<MadeImage, ClientError> {
     // Before anything is written: a lane without an address is a fault of the settings, not of the cell.
     params.client.lane(params.lane)?;
-    let accepted = match params.resume.take() {
-        Some(accepted) => accepted,
-        None => {
-            let permit = tokio::select! {
-                biased;
-                _ = params.tokens.interrupted() => return Ok(MadeImage::NotBegun),
-                permit = params.client.permit() => permit,
-            };
-            // In a box of its own, made with the permit in hand: what a submit needs is kept neither by the thousands that
-            // wait for one nor by those that are polled.
-            match Box::pin(submit_once(&params, permit)).await {
-                Ok(accepted) => accepted,
-                Err(ended) => return Ok(ended),
-            }
+    let accepted = if let Some(accepted) = params.resume.take() {
+        accepted
+    } else {
+        let permit = tokio::select! {
+            biased;
+            _ = params.tokens.interrupted() => return Ok(MadeImage::NotBegun),
+            permit = params.client.permit() => permit,
+        };
+        // In a box of its own, made with the permit in hand: what a submit needs is kept neither by the thousands that
+        // wait for one nor by those that are polled.
+        match Box::pin(submit_once(&params, permit)).await {
+            Ok(accepted) => accepted,
+            Err(ended) => return Ok(ended),
         }
     };
     drop(params.body);
