@@ -7,11 +7,12 @@ use serde_json::Value;
 use crate::support::{Process, eventually, temporary_directory};
 
 /// What must be measured, whatever it comes to, and how many rows it takes.
-const MEASURES: [(&str, usize); 15] = [
+const MEASURES: [(&str, usize); 16] = [
     ("create", 4),
     ("drain-4", 1),
     ("drain-1", 1),
     ("history", 2),
+    ("prune", 4),
     ("stock", 12),
     ("latency", 2),
     ("roll-up", 1),

@@ -16,6 +16,7 @@ mod latency;
 mod linux;
 mod machine;
 mod process;
+mod prune;
 mod rate;
 mod roll_up;
 mod rows;
@@ -41,11 +42,12 @@ use self::{drain::Rate, ground::Ground, machine::Machine, rows::Row, simulated::
 use super::{output, report::Failure, running::Leave};
 
 /// Names of the measures, in the order in which they are taken.
-const MEASURES: [&str; 15] = [
+const MEASURES: [&str; 16] = [
     "create",
     "drain-4",
     "drain-1",
     "history",
+    "prune",
     "stock",
     "latency",
     "roll-up",
@@ -200,6 +202,7 @@ impl Bench {
             "drain-4" => drain::measure(self, name, 4).await,
             "drain-1" => drain::measure(self, name, 1).await,
             "history" => history::measure(self).await,
+            "prune" => prune::measure(self).await,
             "stock" => stock::measure(self).await,
             "latency" => latency::measure(self).await,
             "roll-up" => roll_up::measure(self).await,

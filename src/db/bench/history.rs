@@ -1,5 +1,7 @@
 //! Finished tasks, cells, attempts and jobs, as many as a fleet leaves behind in weeks.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -34,6 +36,7 @@ const STATEMENTS: [&str; 7] = [
     concat!(
         "create temporary table chunk on commit drop as
          select task, ", uuid_of!("task * $3", "'t'"), " as task_id, cell, ", uuid_of!("task * $3 + cell", "'c'"), " as id,
+                ", uuid_of!("task * $3", "'j'"), " as completion_id,
                 now() - interval '1 hour' as at, $4::uuid as user_id
          from generate_series($1::bigint, $2) as task, generate_series(0::bigint, $3 - 1) as cell"
     ),
@@ -62,7 +65,7 @@ const STATEMENTS: [&str; 7] = [
             hstore(array['lane', 'group', 'owner'], array['prod', task_id::text, user_id::text]), id::text
      from chunk
      union all
-     select 'c' || task_id, 'imagemill.complete_task',
+     select completion_id::text, 'imagemill.complete_task',
             convert_to(format('{\"version\":1,\"task_id\":\"%s\",\"round\":1}', task_id), 'UTF8'), 'Done',
             1, 1, at, at, '{\"Ok\": null}'::jsonb, 0,
             hstore(array['lane', 'group', 'owner'], array['', task_id::text, user_id::text]), task_id || ':1'
@@ -88,4 +91,18 @@ pub async fn fill(connection: &mut PgConnection, owner: Uuid, cells: i64) -> Res
     // As autovacuum leaves it, before anything is measured on it.
     sqlx::query("vacuum analyze").execute(connection).await?;
     Ok(tasks * each)
+}
+
+/// Finished jobs that ended longer ago than this retention: all of what was filled in, where it is less than an hour.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn jobs_past(connection: &mut PgConnection, retention: Duration) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select count(*) from apalis.jobs
+         where job_type like 'imagemill.%' and status in ('Done', 'Failed', 'Killed') and done_at < now() - make_interval(secs => $1)",
+    )
+    .bind(retention.as_secs_f64())
+    .fetch_one(connection)
+    .await
 }

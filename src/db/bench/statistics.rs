@@ -72,6 +72,22 @@ pub async fn longest_claim(connection: &mut PgConnection, database: &str) -> Res
     .await
 }
 
+/// Milliseconds of the longest batch of the pruner since they were forgotten: a statement that is its own transaction. None: there was
+/// no such statement.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn longest_pruning(connection: &mut PgConnection, database: &str) -> Result<Option<f64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select max(max_exec_time) from pg_stat_statements
+         where dbid = (select oid from pg_database where datname = $1)
+           and query ~* 'pg_try_advisory_xact_lock' and query ~* 'delete\\s+from\\s+apalis\\.jobs'",
+    )
+    .bind(database)
+    .fetch_one(connection)
+    .await
+}
+
 /// The counts.
 ///
 /// # Errors
