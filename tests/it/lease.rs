@@ -180,9 +180,8 @@ async fn a_second_signal_ends_a_worker_whose_statement_waits() {
         .await;
     worker.signal(Signal::TERM);
     eventually("it leaves", || async { worker.log().contains("leaving") }).await;
-    worker.signal(Signal::TERM);
     // The statement still waits: nothing but the second signal can end it.
-    assert_eq!(worker.wait().await.code(), Some(1));
+    assert_eq!(worker.hurry().await.code(), Some(1));
     second.rollback().await.expect("let go");
 }
 

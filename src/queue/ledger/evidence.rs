@@ -1,7 +1,5 @@
 //! The upstream's ids, and what is known of a POST whose claim is lost. Evidence is exempt from the fence: it goes to its own
 //! attempt's row only, and never to the cell.
-//!
-//! Locks are taken in the order of design section 7: jobs, cells, attempts, counts.
 
 use std::collections::HashMap;
 
@@ -69,12 +67,6 @@ async fn write(
          ), held as materialized (
              select id, claim from locked join given on given.job = locked.id
              where lock_by = worker and attempts = claim and status = 'Running'
-         ), cells as materialized (
-             -- Of lost claims: an attempt that is counted again changes its cell, and cells are locked before attempts, whatever these
-             -- turn out to be.
-             select id from imagemill.subtasks
-             where id = any (array(select cell from given where (given.job, given.claim) not in (select id, claim from held)))
-             order by id for update
          ), written as (
              update imagemill.attempts as attempt
              set state = 'accepted', upstream_id = given.upstream_id, accepted_at = coalesce(accepted_at, now()),
@@ -83,7 +75,6 @@ async fn write(
                and attempt.subtask_id = given.cell and attempt.ordinal = given.ordinal
                and attempt.claim = given.claim and attempt.worker = given.worker
                and (state = 'submitting' or (state = 'accepted' and attempt.upstream_id = given.upstream_id))
-               and (select count(*) from cells) >= 0
              returning attempt.subtask_id, attempt.ordinal
          ), late as materialized (
              -- What a person has said of an unknown attempt meanwhile is corrected: the upstream itself says that it was taken.
@@ -96,7 +87,7 @@ async fn write(
                    and (attempt.state in ('submitting', 'unknown')
                         or (attempt.state in ('not_sent', 'abandoned') and attempt.upstream_id is null))
                  for update) as own
-             where (given.job, given.claim) not in (select id, claim from held) and (select count(*) from cells) >= 0
+             where (given.job, given.claim) not in (select id, claim from held)
          ), evidence as (
              update imagemill.attempts as attempt
              set state = 'abandoned', upstream_id = late.upstream_id, accepted_at = coalesce(accepted_at, now()),

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -36,17 +35,6 @@ async fn busy(grace: &str) -> (Fleet, Worker) {
     fleet.world.create(4).await;
     eventually("four POSTs are out", || async { fleet.world.simulator.stats().arrivals == 8 }).await;
     (fleet, worker)
-}
-
-/// Ends it by a second signal. One that comes in the first one's moment is the same sign, so it is sent until it is heard.
-async fn hurry(worker: &mut Worker) -> ExitStatus {
-    for _ in 0..100 {
-        worker.process.signal(Signal::TERM);
-        if let Ok(status) = tokio::time::timeout(Duration::from_millis(200), worker.process.wait()).await {
-            return status;
-        }
-    }
-    panic!("no further signal ends it: {}", worker.process.last_words());
 }
 
 /// Lets everything answer, and has another worker do what is left.
@@ -86,7 +74,7 @@ async fn what_is_polled_is_handed_over_whatever_submits_are_out_and_each_submit_
     assert_eq!(fleet.world.number("select count(*) from apalis.jobs where coalesce(metadata -> 'crashes', '0') <> '0'").await, 0);
 
     // A second signal ends it at once: it could not wait for the last one.
-    let status = hurry(&mut worker).await;
+    let status = worker.process.hurry().await;
     assert_eq!(status.code(), Some(1), "{}", worker.process.last_words());
     let log = worker.process.log();
     assert!(!log.contains("connections are still in use"), "it waited for its connections: {}", worker.process.last_words());
@@ -110,7 +98,7 @@ async fn an_id_that_only_its_worker_knows_is_in_the_log_when_a_second_signal_end
     eventually("its id was to be written", || async { worker.process.log().contains("upstream ids were not written") }).await;
     worker.process.signal(Signal::TERM);
     eventually("it leaves", || async { worker.process.log().contains("no submit starts") }).await;
-    let status = hurry(&mut worker).await;
+    let status = worker.process.hurry().await;
     assert_eq!(status.code(), Some(1), "{}", worker.process.last_words());
     let billed = fleet.world.simulator.ledger().remove(0);
     let log = worker.process.log();

@@ -48,12 +48,12 @@ async fn what_no_claim_can_reckon_with_is_refused_by_the_table() {
     assert_eq!(world.cells().await, "completed: 2");
 }
 
-/// The migrations before that one.
-async fn earlier() -> Migrator {
+/// All migrations but that one: the views, which are made anew each time, lean on later ones.
+async fn others() -> Migrator {
     let directory = tempfile::tempdir().expect("a directory");
     for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).expect("the migrations") {
         let file = file.expect("a migration");
-        if file.file_name().to_string_lossy().as_ref() < BOUNDS {
+        if !file.file_name().to_string_lossy().starts_with(BOUNDS) {
             std::fs::copy(file.path(), directory.path().join(file.file_name())).expect("copy a migration");
         }
     }
@@ -68,7 +68,7 @@ async fn what_stands_already_is_brought_to_the_bounds() {
     let database = empty_database().await;
     let mut connection = database.pool.acquire().await.expect("a connection");
     sqlx::query("create schema imagemill").execute(&mut *connection).await.expect("the schema");
-    init_db_with(&mut connection, Patience::default(), &earlier().await).await.expect("the schema before");
+    init_db_with(&mut connection, Patience::default(), &others().await).await.expect("the schema without it");
     for odd in ODD {
         let statement = sqlx::AssertSqlSafe(format!("update imagemill.lanes set {odd} where lane = 'dev'"));
         sqlx::query(statement).execute(&mut *connection).await.expect(odd);

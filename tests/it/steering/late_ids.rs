@@ -10,7 +10,7 @@ use super::{ALL_ENDED, arrivals};
 use crate::support::{Process, World, eventually};
 
 /// A worker that stands still with its POST answered, and is taken for dead; its attempt is resolved as a person says.
-async fn asleep(resolution: &Resolution) -> (World, Process, Process) {
+async fn resolved(resolution: &Resolution) -> (World, Process, Process) {
     let mut world = World::with(SimulatorOptions { hold_submits: true, ..SimulatorOptions::default() }).await;
     world.set("queue.sweep_interval", "1s");
     world.create(1).await;
@@ -23,12 +23,6 @@ async fn asleep(resolution: &Resolution) -> (World, Process, Process) {
     let resolve = resolve_attempt(&world.context, &world.actor, unknown.cell, unknown.ordinal, resolution);
     resolve.await.expect("resolve");
     world.simulator.control(|options| options.hold_submits = false).expect("let it answer");
-    (world, sleeper, other)
-}
-
-/// The same, and it goes on.
-async fn resolved(resolution: &Resolution) -> (World, Process, Process) {
-    let (world, sleeper, other) = asleep(resolution).await;
     sleeper.signal(Signal::CONT);
     (world, sleeper, other)
 }
@@ -78,29 +72,4 @@ async fn a_late_id_that_no_row_takes_is_in_the_log() {
     let id: String =
         sqlx::query_scalar("select upstream_id from imagemill.attempts").fetch_one(world.pool()).await.expect("the attempt");
     assert_eq!(id, "another");
-}
-
-#[tokio::test]
-async fn a_late_id_waits_for_its_cell_before_it_locks_its_attempt() {
-    let (world, sleeper, _other) = asleep(&Resolution::NotBilled).await;
-    // Whoever steers the cell has it first, and then its attempts. Of two that wait for one another, this one is to be told.
-    let mut steering = world.pool().begin().await.expect("a second session");
-    for statement in ["set local deadlock_timeout = '10ms'", "select 1 from imagemill.subtasks for update"] {
-        sqlx::query(statement).execute(&mut *steering).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
-    }
-    let session: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *steering).await.expect("its number");
-    sleeper.signal(Signal::CONT);
-    let waits = format!(
-        "select count(*) from pg_stat_activity where {session} = any (pg_blocking_pids(pid)) and query like '%upstream_id, http_status)%'"
-    );
-    eventually("the id waits for the cell", || async {
-        let waiting: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(waits.as_str())).fetch_one(world.pool()).await.expect("look");
-        waiting == 1
-    })
-    .await;
-    let locked = sqlx::query("select 1 from imagemill.attempts for update").execute(&mut *steering).await;
-    assert_eq!(locked.err().map(|error| error.to_string()), None, "the attempts, after the cell");
-    steering.rollback().await.expect("let go");
-    world.until("select bool_and(upstream_id is not null) from imagemill.attempts").await;
-    assert_eq!(world.number("select attempt_count::bigint from imagemill.subtasks").await, 1);
 }

@@ -358,6 +358,20 @@ impl Process {
         rustix::process::kill_process(id, signal).expect("send the signal");
     }
 
+    /// Ends it by a second signal, and waits for its end. What comes in the first one's moment is the same sign, so it is sent until
+    /// it is heard.
+    pub(crate) async fn hurry(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + 2 * BOUND;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "no further signal ends it:\n{}", self.log());
+            self.signal(rustix::process::Signal::TERM);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("look at the process")
