@@ -79,13 +79,26 @@ pub(super) async fn forbidden_steps(pool: &PgPool) -> Vec<String> {
     forbidden.map(|(what, from, to, id)| format!("{what} {id}: {from} -> {to}")).collect()
 }
 
-/// Tasks that ended another number of times than they have rounds.
+/// Tasks that ended another number of times than they have rounds; a round that another one followed before its roll-up (an id came
+/// late) ends by that. And those of whose rounds one has no completion that was done.
 pub(super) async fn rounds_not_ended_once(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
-        "select t.id || ': ' || count(s.number) || ' ends of ' || t.round || ' rounds'
-         from imagemill.tasks t
-         left join faults.steps s on s.what = 'task' and s.id = t.id::text and s.to_state in ('completed', 'failed', 'cancelled')
-         group by t.id, t.round having count(s.number) <> t.round",
+        "with ended as (
+             select t.id, t.round, count(s.number) as ends
+             from imagemill.tasks t
+             left join faults.steps s on s.what = 'task' and s.id = t.id::text and s.to_state in ('completed', 'failed', 'cancelled')
+             group by t.id, t.round
+         ), counted as (
+             select ended.*,
+                    (select count(*) from imagemill.audit a
+                     where a.subject = 'task/' || ended.id and a.what in ('retry_task', 'sweep_late_evidence')
+                       and a.old_value ->> 'status' not in ('completed', 'failed', 'cancelled')) as followed,
+                    (select count(*) from apalis.jobs j
+                     where j.job_type = 'imagemill.complete_task' and j.status = 'Done' and j.idempotency_key like ended.id || ':%') as completions
+             from ended
+         )
+         select format('%s: %s ends, %s followed, %s completions of %s rounds', id, ends, followed, completions, round)
+         from counted where ends + followed <> round or completions <> round",
     )
     .fetch_all(pool)
     .await
