@@ -50,6 +50,8 @@ impl Chaos {
         world.set("queue.lease", format!("{}ms", plan.lease.as_millis()));
         world.set("queue.beat", format!("{}ms", plan.lease.as_millis() / 6));
         world.set("queue.sweep_interval", "2s").set("lanes.prod.submit_timeout", "3s");
+        // Nothing here is polled for ever, and what is resumed again and again on a busy machine is polled for long.
+        world.set("lanes.prod.max_polls", "10000");
         let deeds = plan.deeds(&mut script::part(seed, 0)).into();
         Arc::new(Self {
             plan,
@@ -156,6 +158,8 @@ impl Chaos {
                 self.fleet.halt(&worker).await;
                 tokio::time::sleep(self.plan.lease.mul_f64(random.random_range(1.5..3.0))).await;
                 worker.process.signal(Signal::CONT);
+                // One that stood still in the middle of a transaction commits it now: what that wrote was not to be seen before.
+                self.fleet.note_halted(&worker).await;
                 tokio::time::sleep(moment).await;
                 self.leave(worker).await;
             }

@@ -35,6 +35,15 @@ impl Fate {
         Self { posts, fails_as: Some(kind), ..Self::new(behaviour) }
     }
 
+    /// Kind of the error with which its first POST ends, if another one is not allowed.
+    pub(super) fn fails_once_as(&self) -> Option<&'static str> {
+        match self.behaviour {
+            Behaviour::Failure { .. } => Some("upstream_failure"),
+            Behaviour::Timeout => Some("upstream_timeout"),
+            _ => None,
+        }
+    }
+
     /// A fate by chance; most cells have none.
     fn draw(random: &mut StdRng) -> Option<Self> {
         let failure = || Behaviour::Failure { message: "no GPU".to_owned() };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    fate::Fates,
+    fate::{Fate, Fates},
     fleet::{Fleet, Noted},
     record,
 };
@@ -183,6 +183,10 @@ fn faults_of(cell: &Cell, rows: &[&Attempt], billed: usize, fates: &Fates) -> im
             }
         }
         ("failed", Some(kind)) if Some(kind) == fate => {}
+        // Taken up again by an id that came late: such a round pays for nothing, so what fails once fails.
+        ("failed", Some(kind))
+            if rows.last().is_some_and(|row| row.round > 1)
+                && fates.of(&cell.task, cell.ordinal).and_then(Fate::fails_once_as) == Some(kind) => {}
         (status, kind) => faults.push(format!("ended as {status} {kind:?}, which its fate {fate:?} does not explain")),
     }
     // One, and one more for each that was followed by another because a policy allowed it.
