@@ -184,6 +184,11 @@ async fn look(pool: &PgPool, query: &str, looks: usize) -> f64 {
         let plan: Value = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(pool).await.expect("explain");
         times.push(plan[0]["Planning Time"].as_f64().expect("a time") + plan[0]["Execution Time"].as_f64().expect("a time"));
     }
+    if std::env::var_os("IMAGEMILL_MILLION_PLANS").is_some() {
+        let explain = format!("explain (analyze, costs off, timing off) {query}");
+        let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(pool).await.expect("explain");
+        println!("{query}\n  {}", lines.join("\n  "));
+    }
     times.sort_by(f64::total_cmp);
     times[looks / 2]
 }
