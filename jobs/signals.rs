@@ -48,10 +48,12 @@ impl Signals {
     /// `timeout`, for one, tells the process and then its whole group.
     pub(crate) async fn further(&mut self) {
         let told = Instant::now();
-        while {
+        loop {
             self.signal().await;
-            told.elapsed() < ONE_MOMENT
-        } {}
+            if told.elapsed() >= ONE_MOMENT {
+                return;
+            }
+        }
     }
 
     /// Waits for a signal. That the parent ends is no reason to hurry.
