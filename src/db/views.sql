@@ -297,16 +297,17 @@ comment on column imagemill.spend."unknown" is 'Submits of which nobody knows wh
 
 create or replace view imagemill.double_paid as
 select s.task_id, t.name as task, u.username as owner, s.cell, s.status, g.accepted, g."unknown", g.states, g.upstream_ids, s.id
-from (select a.subtask_id, count(*) filter (where a.state <> 'unknown') as accepted, count(*) filter (where a.state = 'unknown') as "unknown",
-             array_agg(a.state order by a.ordinal) as states,
-             array_agg(a.upstream_id order by a.ordinal) as upstream_ids
-      from imagemill.attempts a
-      where a.subtask_id in (select b.subtask_id from imagemill.attempts b where b.ordinal > 1)
-        and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
-      group by a.subtask_id having count(*) > 1) g
-join imagemill.subtasks s on s.id = g.subtask_id
+from imagemill.subtasks s
 join imagemill.tasks t on t.id = s.task_id
-join imagemill.users u on u.id = t.user_id;
+join imagemill.users u on u.id = t.user_id
+-- Only cells of more than one attempt, each by its own: whoever asks for one task reads no other's.
+cross join lateral (select count(*) filter (where a.state <> 'unknown') as accepted, count(*) filter (where a.state = 'unknown') as "unknown",
+                           array_agg(a.state order by a.ordinal) as states,
+                           array_agg(a.upstream_id order by a.ordinal) as upstream_ids
+                    from imagemill.attempts a
+                    where a.subtask_id = s.id and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
+                    having count(*) > 1) g
+where s.attempt_count > 1;
 comment on view imagemill.double_paid is 'Cells of which more than one submit was accepted, or may have been: new attempts that a policy allowed, and nothing else. Those of deleted tasks included.';
 comment on column imagemill.double_paid.states is 'Their attempts that were billed or may have been, in order: failed and timed_out allow another; unknown and abandoned only if on_unknown_submit or on_poll_limit says resubmit, or a person did.';
 

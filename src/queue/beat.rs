@@ -36,6 +36,8 @@ pub(super) struct Beat {
     pub(super) others: Vec<(String, DateTime<Utc>)>,
     /// Lanes whose polls are limited.
     limited: Vec<String>,
+    /// Whether a pause names this process's token: somebody else may have met it.
+    is_refused: bool,
 }
 
 /// Starts the thread; it ends when the engine's `beat_stop` is cancelled.
@@ -108,14 +110,14 @@ async fn once(
         *kept = Some(options.connect().await?);
     }
     let Some(connection) = kept.as_mut() else { return Ok(()) };
-    let name = shared.incarnation();
+    let (name, token_hash) = (shared.incarnation(), shared.gate.token_hash());
     let beat = if shared.options.is_pooled {
         let mut transaction = shared.connections.begin(connection).await?;
-        let beat = beat(&mut transaction, &name).await?;
+        let beat = beat(&mut transaction, &name, &token_hash).await?;
         transaction.commit().await?;
         beat
     } else {
-        beat(connection, &name).await?
+        beat(connection, &name, &token_hash).await?
     };
     if !beat.alive {
         // The row is gone: somebody found us dead. What we held is no longer ours.
@@ -124,6 +126,9 @@ async fn once(
     }
     shared.last_beat.succeeded(sent);
     shared.polls.saw(&beat.limited);
+    if beat.is_refused {
+        shared.gate.tell();
+    }
     if shared.reconcile.load(Ordering::Acquire) {
         // PostgreSQL is there again.
         shared.wake.tell();
@@ -144,8 +149,8 @@ async fn once(
     Ok(())
 }
 
-pub(super) async fn beat(connection: &mut PgConnection, name: &str) -> Result<Beat, sqlx::Error> {
-    let (alive, running, names, seen, limited): (bool, i64, Vec<String>, Vec<DateTime<Utc>>, Vec<String>) = sqlx::query_as(
+pub(super) async fn beat(connection: &mut PgConnection, name: &str, token_hash: &str) -> Result<Beat, sqlx::Error> {
+    let query = sqlx::query_as::<_, (bool, i64, Vec<String>, Vec<DateTime<Utc>>, Vec<String>, bool)>(
         "with mine as (
              update apalis.workers set last_seen = clock_timestamp() where id = $1 returning id
          ), others as (
@@ -156,11 +161,10 @@ pub(super) async fn beat(connection: &mut PgConnection, name: &str) -> Result<Be
                  where lock_by = $1 and status = 'Running' and job_type like 'imagemill.%'),
                 array(select id from others order by id),
                 array(select last_seen from others order by id),
-                array(select lane from imagemill.lanes where polls_per_second is not null)",
-    )
-    .bind(name)
-    .bind(incarnation::WORKER_TYPE)
-    .fetch_one(connection)
-    .await?;
-    Ok(Beat { alive, running, others: names.into_iter().zip(seen).collect(), limited })
+                array(select lane from imagemill.lanes where polls_per_second is not null),
+                exists (select from imagemill.pauses where token_hash = $3 and reason in ('auth', 'payment'))",
+    );
+    let (alive, running, names, seen, limited, is_refused) =
+        query.bind(name).bind(incarnation::WORKER_TYPE).bind(token_hash).fetch_one(connection).await?;
+    Ok(Beat { alive, running, others: names.into_iter().zip(seen).collect(), limited, is_refused })
 }

@@ -166,7 +166,8 @@ impl Steps {
     pub async fn beat(&self) -> Result<Look, QueueError> {
         let name = self.name();
         let mut connection = self.shared.connections.pool().acquire().await?;
-        let beat = beat::beat(&mut connection, &name).await.inspect_err(|_| self.answer_lost())?;
+        let beat =
+            beat::beat(&mut connection, &name, &self.shared.gate.token_hash()).await.inspect_err(|_| self.answer_lost())?;
         if !beat.alive {
             self.shared.lost_incarnation(&mut connection, &name).await?;
         }

@@ -46,7 +46,7 @@ const STATEMENTS: [&str; 8] = [
     "insert into imagemill.subtasks (id, task_id, cell, variable_indices, copy, lane, status, seed, ratio, width, height, use_polish, is_lumina, attempt_count,
                                      request_sha256, result, error_kind, error, created_at, updated_at, started_at, completed_at)
      select id, task_id, cell, array[cell % 100, cell / 100], 0, case when number % 5 = 0 then 'ops' else 'prod' end, status, cell + 1, '1:1', 1024, 1024, false, false,
-            (status <> 'pending')::integer, md5(id::text) || md5(id::text), case when status = 'completed' then 'http://127.0.0.1/picture/' || id || '.png' end,
+            case when status = 'pending' then 0 when cell % 50 = 7 then 2 else 1 end, md5(id::text) || md5(id::text), case when status = 'completed' then 'http://127.0.0.1/picture/' || id || '.png' end,
             case when status = 'failed' then (array['refused', 'upstream_failure', 'unknown_submit'])[1 + cell % 3] end,
             case when status = 'failed' then 'out of memory' end, at, at, case when status <> 'pending' then at end,
             case when status in ('completed', 'failed', 'cancelled') then at + interval '1 minute' end
@@ -80,7 +80,7 @@ const STATEMENTS: [&str; 8] = [
 ];
 
 /// Each look, and the milliseconds that are promised.
-const QUERIES: [(&str, &str, f64); 13] = [
+const QUERIES: [(&str, &str, f64); 15] = [
     ("jobs", "select * from imagemill.jobs limit 100", 50.0),
     ("jobs, what is running", "select * from imagemill.jobs where worker is not null limit 100", 50.0),
     ("workers", "select * from imagemill.workers limit 100", 50.0),
@@ -113,6 +113,8 @@ const QUERIES: [(&str, &str, f64); 13] = [
         "select day, sum(accepted) from imagemill.spend where task_id = (select task_id from public.shape where number = 6) group by 1",
         300.0,
     ),
+    ("double_paid", "select * from imagemill.double_paid limit 100", 300.0),
+    ("double_paid of one task", "select * from imagemill.double_paid where task = 'task 2'", 300.0),
     ("axis_overview of one task", "select * from imagemill.axis_overview where task = 'task 2'", 300.0),
 ];
 

@@ -12,7 +12,6 @@ use super::{
     ground::Database,
     process::Process,
     rows::{Must, Row, number},
-    simulated::Simulated,
     tasks::{self, DRAINED, cells, definition, scaled},
 };
 use crate::{
@@ -33,12 +32,13 @@ const OWNERS: usize = 10;
 const WORKERS: usize = 4;
 const SLOTS: &str = "160";
 
-/// What a submit takes, in milliseconds, so that the processors are not all in use. And the other case: as fast as it goes.
-const LATENCY: &str = "200";
+/// What a submit takes, in milliseconds: little for a picture, and enough that the processors are not all in use, on two cores
+/// either. And the other case: as fast as it goes.
+const LATENCY: &str = "1000";
 const NO_LATENCY: &str = "0";
 
 /// How long claims are counted.
-const COUNTED: Duration = Duration::from_secs(20);
+const COUNTED: Duration = Duration::from_secs(30);
 
 /// Before that: for the workers to be in their stride.
 const STARTING: Duration = Duration::from_secs(2);
@@ -56,22 +56,25 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let database = bench.ground.database(NAME).await?;
     let (tasks, waiting) = fill(bench, &database).await?;
     output::note(&format!("{NAME}: {} cells wait", number(waiting as f64)));
-    let fresh = drain(bench, &database, LATENCY, 0.0).await?;
-    let flat_out = drain(bench, &database, NO_LATENCY, 0.0).await?;
+    let count = async |log: &ClaimLog, _: &mut [Process]| Ok(counted(bench, log).await);
+    let fresh = while_draining(bench, &database, LATENCY, count).await?;
+    let flat_out = while_draining(bench, &database, NO_LATENCY, count).await?;
     output::note(&format!("{NAME}: once more, with a transaction open"));
     let mut holder = database.connect().await?;
     let open = lanes::hold_horizon(&mut holder).await.map_err(Failure::failed)?;
     let before = BEFORE * bench.options.scale();
-    let aged = drain(bench, &database, LATENCY, before).await?;
+    while_draining(bench, &database, NO_LATENCY, async |log, workers| until_taken(log, workers, before).await).await?;
+    let aged = while_draining(bench, &database, LATENCY, count).await?;
     open.rollback().await.map_err(Failure::failed)?;
     drop(holder);
     bench.ground.drop(database).await?;
     let what = format!("a claim by one of {WORKERS} workers of {SLOTS} slots, p99");
     let waiting = number(waiting as f64);
     let waits = format!("{waiting} cells of {} tasks waiting", number(tasks as f64));
+    let aged_by = number(before);
     Ok(vec![
         row(format!("{what}, {waits}"), &fresh, Some(5.0))?,
-        row(format!("{what}, after {} cells claimed with a transaction open", number(before)), &aged, Some(20.0))?,
+        row(format!("{what}, after {aged_by} cells claimed with a transaction open"), &aged, Some(20.0))?,
         row(format!("{what}, {waits}, an upstream without latency"), &flat_out, None)?,
     ])
 }
@@ -100,49 +103,53 @@ async fn fill(bench: &Bench, database: &Database) -> Result<(usize, usize), Fail
     Ok((count, count * cells(grid)))
 }
 
-/// Drains for a while, and returns the claims after the first so many cells.
-async fn drain(bench: &Bench, database: &Database, latency: &str, before: f64) -> Result<Vec<Claim>, Failure> {
-    let simulated = bench.simulated(&["--submit-latency", latency]).await?;
-    let mut workers = Vec::new();
-    let taken = claimed(bench, database, &simulated, &mut workers, before).await;
-    for worker in workers {
-        worker.stop().await?;
-    }
-    simulated.stop().await?;
-    taken
-}
-
-async fn claimed(
+/// Does this while the workers drain, once they are in their stride.
+async fn while_draining<T>(
     bench: &Bench,
     database: &Database,
-    simulated: &Simulated,
-    workers: &mut Vec<Process>,
-    before: f64,
-) -> Result<Vec<Claim>, Failure> {
-    let mut effective = bench.ground.settings(database, simulated, POLL_INTERVAL)?;
+    latency: &str,
+    task: impl AsyncFnOnce(&ClaimLog, &mut [Process]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let simulated = bench.simulated(&["--submit-latency", latency]).await?;
+    let mut effective = bench.ground.settings(database, &simulated, POLL_INTERVAL)?;
     let log = ClaimLog::of(&bench.ground, &mut effective);
+    let mut workers = Vec::new();
     for _ in 0..WORKERS {
         workers.push(bench.ground.worker(&effective, &["--concurrency", SLOTS])?);
     }
     tokio::time::sleep(STARTING).await;
+    let done = task(&log, &mut workers).await;
+    for worker in workers {
+        worker.stop().await?;
+    }
+    simulated.stop().await?;
+    done
+}
+
+/// Waits until so many cells were claimed.
+async fn until_taken(log: &ClaimLog, workers: &mut [Process], cells: f64) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
         let taken: usize = log.claims().iter().map(|claim| claim.taken).sum();
-        if taken > 0 && taken as f64 >= before {
-            break;
+        if taken as f64 >= cells {
+            return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            return Err(Failure::failed(format_args!("{taken} of {before} cells were claimed")));
+            return Err(Failure::failed(format_args!("{taken} of {cells} cells were claimed")));
         }
         for worker in &mut *workers {
             worker.has_ended()?;
         }
         tokio::time::sleep(TICK).await;
     }
+}
+
+/// The claims of a while.
+async fn counted(bench: &Bench, log: &ClaimLog) -> Vec<Claim> {
     let from = Utc::now();
     tokio::time::sleep(COUNTED.mul_f64(bench.options.scale()).max(STARTING)).await;
     let until = Utc::now();
-    Ok(log.claims().into_iter().filter(|claim| claim.at >= from && claim.at < until).collect())
+    log.claims().into_iter().filter(|claim| claim.at >= from && claim.at < until).collect()
 }
 
 fn row(what: String, claims: &[Claim], must: Option<f64>) -> Result<Row, Failure> {

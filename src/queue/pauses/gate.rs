@@ -107,7 +107,7 @@ impl Gate {
     }
 
     /// Tells whoever looks after the pauses that one was met.
-    pub(super) fn tell(&self) {
+    pub(in crate::queue) fn tell(&self) {
         self.met.notify_one();
     }
 

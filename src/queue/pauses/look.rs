@@ -66,7 +66,8 @@ pub(super) async fn forget_token(connection: &mut PgConnection, token_hash: &str
     Ok(())
 }
 
-/// One after another, whoever replaces this token: of two at once neither would see that the other holds it no longer.
+/// One after another, whoever replaces this token or says that it is refused: of two at once neither would see what the other
+/// does, and the pause of a token that nobody holds would stay.
 pub(super) async fn lock_token(connection: &mut PgConnection, token_hash: &str) -> Result<(), sqlx::Error> {
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('imagemill.pauses ' || $1, 0))")
         .bind(token_hash)

@@ -1,12 +1,15 @@
 //! Observations become rows: what comes within a few milliseconds shares a transaction, and what says the same is said once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{Call, Observation, PauseBackoff, PauseReason, Said, rate};
+use super::{Call, Observation, PauseBackoff, PauseReason, Said, look, rate};
 use crate::queue::{
     connections::{Connections, LockWait},
     enqueue::WAKE_CHANNEL,
@@ -31,8 +34,14 @@ impl GroupWork for ObservationWriter {
             // Before the transaction begins, whose time is the database's `now()`.
             lanes.entry(&observation.lane).or_default().push((observation, observation.begun.elapsed()));
         }
+        let refused = observations.iter().filter(|observation| matches!(observation.said, Said::Refused { .. }));
+        let refused: BTreeSet<&str> = refused.map(|observation| &*observation.token_hash).collect();
         self.connections
             .transaction(async |connection| {
+                // Before any row: whoever replaces such a token just now does not see the pause, and nobody would end it.
+                for token_hash in &refused {
+                    look::lock_token(connection, token_hash).await?;
+                }
                 for (lane, observations) in &lanes {
                     write(connection, lane, observations).await?;
                 }

@@ -216,6 +216,7 @@ impl Browser {
         let Some(directory) = std::env::var_os("IMAGEMILL_GRID_SHOTS").map(PathBuf::from) else { return };
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;
         let picture = BASE64_STANDARD.decode(shot["data"].as_str().expect("a picture")).expect("base64");
+        std::fs::create_dir_all(&directory).expect("the directory of the pictures");
         std::fs::write(directory.join(format!("{name}.png")), picture).expect("write the picture");
     }
 

@@ -17,6 +17,16 @@ fn options() -> SimulatorOptions {
     SimulatorOptions { submit_latency: Span::fixed(50), duration: Span::fixed(300), ..SimulatorOptions::default() }
 }
 
+/// Waits until so many workers have come, and each holds this token.
+async fn until_all_hold(world: &World, workers: usize, token: &str) {
+    let expected = vec![Some(hash(token)); workers];
+    eventually("the token's hash in the rows of all workers", || async {
+        let query = sqlx::query_scalar::<_, Option<String>>("select token_hash from imagemill.incarnations");
+        query.fetch_all(world.pool()).await.expect("the hashes") == expected
+    })
+    .await;
+}
+
 fn take_any(world: &World) {
     world.simulator.control(|options| options.token = None).expect("sound options");
 }
@@ -155,20 +165,47 @@ async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
     // No probe in this test: it is the file that ends the pause.
     world.set("upstream.probe_interval", "1h");
     world.create(100).await;
-    let workers: Vec<Process> = (0..2).map(|_| world.worker(&["--concurrency", "10", "--until-empty"])).collect();
+    let workers: Vec<Process> = (0..2).map(|_| world.worker(&["--concurrency", "10"])).collect();
     world.until(PAUSED).await;
     std::fs::write(&file, "").expect("begin to write the token");
     std::fs::write(&file, format!("{TOKEN}\n")).expect("write the token");
+    until_all_hold(&world, 2, TOKEN).await;
+    world.until("select count(*) = 100 from imagemill.subtasks where status = 'completed'").await;
+    assert_unharmed(&world, 100).await;
     for mut worker in workers {
+        worker.signal(rustix::process::Signal::TERM);
         assert!(worker.wait().await.success(), "{}", worker.log());
         assert!(!worker.log().contains("a-dead-token"), "the token is in the log");
     }
-    assert_unharmed(&world, 100).await;
-    let hashes: Vec<Option<String>> = sqlx::query_scalar("select distinct token_hash from imagemill.incarnations")
-        .fetch_all(world.pool())
+}
+
+#[tokio::test]
+async fn a_worker_that_met_no_pause_reads_its_token_again_as_those_who_did() {
+    let mut world = World::with(options()).await;
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, "a-dead-token").expect("write the token");
+    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    // Nothing but its beat tells it: it has no cell whose submit would.
+    world.set("upstream.probe_interval", "1h");
+    let worker = world.worker(&[]);
+    until_all_hold(&world, 1, "a-dead-token").await;
+    // It has long looked for pauses by then, as each does when it comes.
+    world
+        .until(
+            "select exists (select from imagemill.incarnations i join apalis.workers w on w.id = i.name
+                            where w.last_seen > i.started_at + interval '2 seconds')",
+        )
+        .await;
+    // As another worker with the same token writes it.
+    sqlx::query("insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')")
+        .bind(hash("a-dead-token"))
+        .execute(world.pool())
         .await
-        .expect("hashes");
-    assert_eq!(hashes, [Some(hash(TOKEN))]);
+        .expect("a pause");
+    std::fs::write(&file, TOKEN).expect("write the token");
+    until_all_hold(&world, 1, TOKEN).await;
+    world.until("select not exists (select from imagemill.pauses)").await;
+    drop(worker);
 }
 
 #[tokio::test]

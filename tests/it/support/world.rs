@@ -298,6 +298,13 @@ impl World {
                       where (submitted_at at time zone 'UTC')::date = (now() at time zone 'UTC')::date
                         and state not in ('submitting', 'accepted', 'not_sent', 'turned_away', 'rejected'))";
         assert_eq!(self.number(miscounted).await, 0, "what counts for the lanes' days is not what the attempts say");
+        let not_seen = "
+            select count(*) from (select subtask_id from imagemill.attempts
+                                  where state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
+                                  group by subtask_id having count(*) > 1) twice
+            full join imagemill.double_paid seen on seen.id = twice.subtask_id
+            where twice.subtask_id is null or seen.id is null";
+        assert_eq!(self.number(not_seen).await, 0, "double_paid is not what the attempts say");
     }
 
     /// Accepted submits of the simulator, by cell.
