@@ -32,9 +32,9 @@ const OWNERS: usize = 10;
 const WORKERS: usize = 4;
 const SLOTS: &str = "160";
 
-/// What a submit takes, in milliseconds: little for a picture, and enough that the processors are not all in use, on two cores
-/// either. And the other case: as fast as it goes.
-const LATENCY: &str = "1000";
+/// What a submit takes, in milliseconds: so that the processors are not all in use, on two cores either, and that slots become
+/// free one by one. And the other case: as fast as it goes.
+const LATENCY: &str = "200-600";
 const NO_LATENCY: &str = "0";
 
 /// How long claims are counted.
