@@ -69,7 +69,7 @@ select j.id, j.job_type as queue, j.status, j.attempts as claim, j.run_at, j.loc
             when j.metadata ? 'alone' then 'only workers that were started for its task may take it'
             when j.run_at > now() then coalesce(s.error, 'not due yet')
             when full_lanes.lane is not null and not j.metadata ? 'resume' then full_lanes.waits_for
-            else coalesce(s.error, 'its turn')
+            else concat_ws(', after: ', 'its turn', s.error)
        end as waits_for,
        j.metadata -> 'owner' as owner_id
 from apalis.jobs j
@@ -87,7 +87,7 @@ comment on column imagemill.jobs."group" is 'Id of its task.';
 comment on column imagemill.jobs.owner is 'Name of its owner; owner_id is the id.';
 comment on column imagemill.jobs.resume is 'An attempt is open: it is taken before any other.';
 comment on column imagemill.jobs.crashes is 'Times that its worker died of nothing else; 5 fail it.';
-comment on column imagemill.jobs.waits_for is 'Why a pending job is not running; a pause of its lane is told by lane_overview, and the one reason that ends last by why_not_running.';
+comment on column imagemill.jobs.waits_for is 'Why a pending job is not running, and what its last attempt said; a pause of its lane is told by lane_overview, and the one reason that ends last by why_not_running.';
 
 create or replace view imagemill.workers as
 select i.name as worker, i.host, i.pid, i.version,
@@ -335,8 +335,9 @@ comment on column imagemill.axis_overview.average_rating is 'Of the cells that a
 
 create or replace function imagemill.find_stuck() returns table (reason text, task_id uuid, cell integer, subtask_id uuid, lane text,
                                                                worker text, since timestamptz)
-language sql stable security definer set search_path = pg_catalog set jit = off rows 10
+language sql stable security definer set search_path = pg_catalog set jit = off set max_parallel_workers_per_gather = 0 rows 10
 begin atomic
+-- In one process: to start another takes longer than all of these looks.
 with recursive open_tasks (task_id) as (
     -- Tasks with open cells, each by one look into the index of those.
     (select s.task_id from imagemill.subtasks s where s.completed_at is null order by s.task_id limit 1)
