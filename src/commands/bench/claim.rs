@@ -28,7 +28,7 @@ const TASKS: f64 = 1_000.0;
 const LEAST_TASKS: f64 = 50.0;
 const OWNERS: usize = 10;
 
-/// Worker processes, each with so many slots: a claim comes when a quarter of them is free, so it is one of 40.
+/// Worker processes, each with so many slots: a claim comes when a quarter of them is free, or its rest is over: it is one of 20 to 50.
 const WORKERS: usize = 4;
 const SLOTS: &str = "160";
 
