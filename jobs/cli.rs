@@ -184,10 +184,10 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
         /// The cell, from 0.
-        #[arg(long, value_name = "N", requires = "rating", required_unless_present = "from")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "rating", required_unless_present = "from")]
         cell: Option<i32>,
         /// 1 to 5, or none.
-        #[arg(long, value_name = "R", requires = "cell", value_parser = rating)]
+        #[arg(long, value_name = "R", allow_negative_numbers = true, requires = "cell", value_parser = rating)]
         rating: Option<Rating>,
         /// A file of ratings (JSON), as the page of a grid exports it; `-` reads standard input.
         #[arg(long, value_name = "FILE", conflicts_with_all = ["cell", "rating"])]
@@ -201,7 +201,7 @@ pub(crate) enum TaskCommand {
         #[arg(requires = "cell")]
         text: Option<String>,
         /// The cell, from 0.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         cell: Option<i32>,
         /// Take this remark away.
         #[arg(long, value_name = "REMARK", conflicts_with_all = ["text", "cell"])]
@@ -261,10 +261,10 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
         /// These cells alone, by their numbers.
-        #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
+        #[arg(long = "cell", value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
         cells: Vec<i32>,
     },
-    /// Run failed and cancelled cells again; what was paid for is asked for first.
+    /// Run failed and cancelled cells again; what was paid for is asked for first. One of which nobody knows whether it was paid for may be paid for twice.
     Retry {
         /// The task.
         id: Uuid,
@@ -272,7 +272,7 @@ pub(crate) enum TaskCommand {
         #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = steering::kind, conflicts_with = "cells")]
         kinds: Vec<ErrorKind>,
         /// These cells, by their numbers.
-        #[arg(long = "cell", value_name = "N", value_delimiter = ',')]
+        #[arg(long = "cell", value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
         cells: Vec<i32>,
         /// Submit at once, even where an earlier submit may be alive: it may be paid for twice.
         #[arg(long)]
@@ -295,7 +295,7 @@ pub(crate) enum TaskCommand {
         /// The task.
         id: Uuid,
         /// The cell, from 0.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         cell: i32,
     },
     /// Show a task's progress until it ends.

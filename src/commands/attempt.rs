@@ -45,7 +45,10 @@ pub async fn resolve(
 ) -> Result<(), Failure> {
     let answer_until = attempt_service::resolve_attempt(context, actor, cell, ordinal, resolution).await?;
     let (said, follows) = match resolution {
-        Resolution::UpstreamId(_) => ("upstream_id", "a worker polls it within its next sweep, and nothing is paid"),
+        Resolution::UpstreamId(_) => (
+            "upstream_id",
+            "nothing is paid: a worker polls it within its next sweep if its cell failed as unknown_submit, else a retry of its cell does",
+        ),
         Resolution::NotBilled => ("not_billed", "it is not counted, and a retry submits again"),
         Resolution::Billed => ("billed", "a retry of its cell pays again"),
     };

@@ -32,7 +32,12 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             seconds(lane.max_job_time),
             lane.max_submits_per_day
                 .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
-            waits_for(&lane.pauses.join("; "), lane.in_flight, lane.max_in_flight),
+            match (waits_for(&lane.pauses.join("; "), lane.in_flight, lane.max_in_flight), lane.max_submits_per_day) {
+                (why, Some(limit)) if why == "-" && lane.submits_today >= limit => {
+                    format!("tomorrow (UTC): its {limit} submits of today are made")
+                }
+                (why, _) => why,
+            },
         ]
     });
     let header =
@@ -95,11 +100,16 @@ pub async fn pause(
 /// Lifts an operator's pause.
 pub async fn resume(context: &Context, actor: &Actor, lane: &str, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let was_paused = lane_service::resume_lane(context, actor, lane).await?;
+    // What the upstream said of it is no operator's to lift.
+    let lanes = lane_service::list_lanes(context, actor).await?;
+    let pauses: Vec<String> = lanes.into_iter().filter(|row| row.lane == lane).flat_map(|row| row.pauses).collect();
     if json {
-        return output::json(&json!({ "lane": lane, "paused": false, "was_paused": was_paused }), out);
+        let document = json!({ "lane": lane, "paused": !pauses.is_empty(), "was_paused": was_paused, "pauses": pauses });
+        return output::json(&document, out);
     }
     let said = if was_paused { "is resumed" } else { "was not paused by an operator" };
-    output::text(&format!("{lane} {said}"), out)
+    let rest = if pauses.is_empty() { String::new() } else { format!("; it is still paused: {}", pauses.join("; ")) };
+    output::text(&format!("{lane} {said}{rest}"), out)
 }
 
 /// Sets limits of a lane, and prints the lanes.

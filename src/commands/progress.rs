@@ -149,8 +149,7 @@ impl Progress {
         if reason.is_none() || reason == self.last_reason {
             return;
         }
-        let text =
-            format!("cells wait, and come again: {}", reason.as_deref().unwrap_or_default().replace(char::is_control, " "));
+        let text = format!("cells wait: {}", reason.as_deref().unwrap_or_default().replace(char::is_control, " "));
         match &self.screen {
             Some(screen) => screen.bar.println(text),
             None => output::note(&text),

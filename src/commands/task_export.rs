@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{output, report::Failure, stage::kept_pictures, summary::counted};
+use super::{report::Failure, stage::kept_pictures, summary::counted};
 use crate::{
     models::Axis,
     services::{
@@ -63,7 +63,9 @@ pub async fn export(
     let pictures = pictures.map(|directory| Pictures::new(context, directory)).transpose()?;
     let mut out = io::BufWriter::new(out);
     let mut writer = Writer::begin(form, &manifest, &mut out)?;
-    let mut left = 0_u64;
+    let mut left: Vec<i32> = Vec::new();
+    // Who has read enough of the manifest wants the pictures all the same: they are copied to the end.
+    let mut unprinted = None;
     loop {
         let page = manifest.next_page(context).await?;
         if page.is_empty() {
@@ -73,19 +75,27 @@ pub async fn export(
             if let Some(pictures) = &pictures
                 && !pictures.copy(&cell).await?
             {
-                left += u64::from(cell.file.is_some());
-                cell.file = None;
+                left.extend(cell.file.take().map(|_| cell.cell));
             }
-            writer.cell(id, &cell)?;
+            if unprinted.is_none()
+                && let Err(failure) = writer.cell(id, &cell)
+            {
+                if pictures.is_none() {
+                    return Err(failure);
+                }
+                unprinted = Some(failure);
+            }
         }
     }
-    writer.end()?;
-    out.flush().map_err(|error| cannot_write(&error))?;
-    if left > 0 {
-        let told = if left == 1 { "is not where it was kept, and was" } else { "are not where they were kept, and were" };
-        output::note(&format!("{} {told} not copied: see results.directory", counted(left, "kept picture")));
+    if unprinted.is_none() {
+        unprinted = writer.end().and_then(|()| out.flush().map_err(|error| cannot_write(&error))).err();
     }
-    Ok(())
+    if !left.is_empty() {
+        let told = if left.len() == 1 { "is not where it was kept, and was" } else { "are not where they were kept, and were" };
+        let (many, cells) = (counted(left.len() as u64, "kept picture"), listed(&left));
+        return Err(Failure::failed(format_args!("{many} {told} not copied ({cells}): see results.directory")));
+    }
+    unprinted.map_or(Ok(()), Err)
 }
 
 /// Where pictures lie, and where they go.
@@ -108,16 +118,33 @@ impl Pictures {
         Ok(Self { from, to: to.to_owned() })
     }
 
-    /// Copies a cell's picture. False: there is none, or it is gone.
+    /// Copies a cell's picture, under its name when it is whole: what stood there is replaced, and no link is followed. False:
+    /// there is none, or it is gone.
     async fn copy(&self, cell: &ManifestCell) -> Result<bool, Failure> {
         let (Some(kept), Some(file)) = (&cell.result_file, &cell.file) else { return Ok(false) };
         let (from, to) = (self.from.join(kept), self.to.join(file));
-        match tokio::fs::copy(&from, &to).await {
-            Ok(_) => Ok(true),
+        let unfinished = self.to.join(format!(".{}", Uuid::now_v7().simple()));
+        let copied = match tokio::fs::copy(&from, &unfinished).await {
+            Ok(_) => tokio::fs::rename(&unfinished, &to).await,
+            Err(error) => Err(error),
+        };
+        if copied.is_err() {
+            // What is left of it; the error is told.
+            drop(tokio::fs::remove_file(&unfinished).await);
+        }
+        match copied {
+            Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Failure::failed(format_args!("cannot copy {} to {}: {error}", from.display(), to.display()))),
         }
     }
+}
+
+/// The first of them.
+fn listed(cells: &[i32]) -> String {
+    let first: Vec<String> = cells.iter().take(10).map(ToString::to_string).collect();
+    let more = if cells.len() > first.len() { format!(" and {} more", cells.len() - first.len()) } else { String::new() };
+    format!("cell {}{more}", first.join(", "))
 }
 
 /// Writes cells as they come, and keeps none.

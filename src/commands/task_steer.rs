@@ -60,13 +60,22 @@ pub async fn retry(
         return output::json(&done, out);
     }
     for (cell, until) in &done.waiting {
-        output::note(&format!("cell {cell} waits: its earlier submit may still be answered until {}", output::time(*until)));
+        output::note(&format!(
+            "cell {cell} waits: its earlier submit may still be answered until {}; without an answer it is submitted again then, and may be paid for twice",
+            output::time(*until)
+        ));
+    }
+    for cell in &done.unknown {
+        output::note(&format!(
+            "cell {cell} may be paid for twice: nobody knows whether its earlier submit was billed (see attempt resolve)"
+        ));
     }
     for cell in &done.held {
         output::note(&format!("cell {cell} is left: a worker still awaits the answer to its submit; try again later"));
     }
     match done.round {
         Some(round) => output::text(&format!("round {round}: cells {}", done.retried), out),
-        None => output::text("nothing to retry: no such cell failed or was cancelled", out),
+        None if done.held.is_empty() => output::text("nothing to retry: no such cell failed or was cancelled", out),
+        None => output::text("nothing is retried yet", out),
     }
 }

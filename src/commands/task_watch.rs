@@ -23,6 +23,9 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// A look takes a twentieth of the time at most: of 50,000 open cells it is not made four times a second.
 const SHARE: u32 = 20;
 
+/// While none of its cells is in flight, it is asked so often why one of them waits.
+const REASON_EVERY: Duration = Duration::from_secs(2);
+
 /// Failed cells that are shown.
 const FAILURES: i64 = 5;
 
@@ -32,6 +35,7 @@ pub async fn watch(context: &Context, actor: &Actor, id: Uuid, json: bool, out: 
     // Lanes of cells never change.
     let mut lanes: Option<Vec<LaneCells>> = None;
     let mut failed = 0;
+    let mut asked = Instant::now();
     let task = loop {
         let began = Instant::now();
         let found = task_progress::get_progress(context, actor, id).await?;
@@ -48,6 +52,13 @@ pub async fn watch(context: &Context, actor: &Actor, id: Uuid, json: bool, out: 
         show_lanes(context, actor, id, lanes.as_deref().unwrap_or_default(), &mut progress).await?;
         if found.task.status.is_terminal() {
             break found.task;
+        }
+        if found.in_flight > 0 {
+            asked = Instant::now();
+        } else if asked.elapsed() >= REASON_EVERY {
+            asked = Instant::now();
+            let reason = task_progress::why_waiting(context, actor, id).await?;
+            progress.waits_for(reason.filter(|reason| reason.code != "turn").map(|reason| reason.why));
         }
         tokio::time::sleep(INTERVAL.max(began.elapsed() * SHARE)).await;
     };

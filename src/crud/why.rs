@@ -30,6 +30,20 @@ pub async fn get_id(connection: &mut PgConnection, task_id: Uuid, cell: i32) -> 
     .await
 }
 
+/// A cell of the task that is pending; none: none is, or the task was deleted.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_pending_id(connection: &mut PgConnection, task_id: Uuid) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select s.id from imagemill.subtasks s join imagemill.tasks t on t.id = s.task_id
+         where s.task_id = $1 and s.completed_at is null and s.status = 'pending' and not t.is_deleted limit 1",
+    )
+    .bind(task_id)
+    .fetch_optional(connection)
+    .await
+}
+
 /// Why this cell is not running; of several reasons the one that ends last. None: there is no such cell.
 ///
 /// # Errors

@@ -121,20 +121,24 @@ select l.lane, coalesce(p.pending, 0) as pending, n.in_flight, l.max_in_flight,
                    order by j.run_at limit 1) as oldest) as due) as oldest_waiting,
        (select string_agg(concat_ws(' ', q.reason, nullif(q.token_hash, ''), '(' || q.why || ')', 'until ' || to_char(q.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')), '; ' order by q.since)
         from imagemill.pauses q where q.lane = l.lane and (q.until is null or q.until > now())) as paused_why,
-       l.max_submits_per_day,
-       (select coalesce(sum(d.submits), 0) from imagemill.lane_days d
-        where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
-       + (select count(*) from imagemill.attempts a
-          where a.lane = l.lane and a.finished_at is null
-            and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits_today,
+       l.max_submits_per_day, today.submits as submits_today,
        case when l.max_in_flight = 0 then 'a place: it has none'
             when n.in_flight >= l.max_in_flight then format('a place: all %s are taken', l.max_in_flight)
+                 || case when n.given_up > 0 then format(', %s by cells that were given up within %s', n.given_up, l.max_job_time) else '' end
+            when today.submits >= l.max_submits_per_day then format('tomorrow (UTC): its %s submits of today are made', l.max_submits_per_day)
        end as waits_for
 from imagemill.lanes l
 -- `offset 0` keeps it from being counted once for each time that it is named.
-cross join lateral (select (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
+cross join lateral (select o.open + g.given_up as in_flight, g.given_up
+                    from (select count(*) as open from imagemill.attempts a where a.lane = l.lane and a.finished_at is null) o
+                    cross join (select count(*) as given_up from imagemill.attempts a
+                                where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) g
+                    offset 0) n
+cross join lateral (select (select coalesce(sum(d.submits), 0) from imagemill.lane_days d
+                            where d.lane = l.lane and d.day = (now() at time zone 'UTC')::date)::bigint
                            + (select count(*) from imagemill.attempts a
-                              where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight offset 0) n
+                              where a.lane = l.lane and a.finished_at is null
+                                and a.submitted_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as submits offset 0) today
 left join (select j.metadata -> 'lane' as lane, count(*) as pending from apalis.jobs j
            where j.status = 'Pending' and j.job_type like 'imagemill.%' and j.job_type = 'imagemill.generate_image'
              and not j.metadata ? 'alone'
@@ -153,7 +157,7 @@ comment on column imagemill.lane_overview.submits is 'POSTs of the last 5 minute
 comment on column imagemill.lane_overview.median_time is 'From submit to picture, of the cells completed in the last 5 minutes.';
 comment on column imagemill.lane_overview.oldest_waiting is 'How long the cell that is due longest has been due.';
 comment on column imagemill.lane_overview.paused_why is 'Every pause that holds: reason, token, why, until when. Null: none does.';
-comment on column imagemill.lane_overview.waits_for is 'A place, where all are taken: no cell of it is begun until another ends, or its max_in_flight is raised. Null: it has places.';
+comment on column imagemill.lane_overview.waits_for is 'A place, where all are taken: no cell of it is begun until another ends, or its max_in_flight is raised; else tomorrow, where its submits of today are made. Null: neither.';
 comment on column imagemill.lane_overview.submits_today is 'Attempts of today (UTC), without those that were surely not billed: what counts against max_submits_per_day.';
 
 create or replace function imagemill.count_submits(task uuid, cells int4multirange)

@@ -47,7 +47,7 @@ with cell as materialized (
                and j.metadata ? 'resume' and not j.metadata ? 'alone' and j.metadata -> 'lane' = l.lane
           where exists (select from waiting)) as h
 ), lane as (
-    select l.lane, l.max_in_flight, n.submitting + n.alive as in_flight, n.submitting, l.max_submits_per_day, d.today + 1 as tomorrow,
+    select l.lane, l.max_in_flight, n.submitting + n.alive as in_flight, n.submitting, n.alive, l.max_job_time, l.max_submits_per_day, d.today + 1 as tomorrow,
            (select coalesce(sum(x.submits), 0) from imagemill.lane_days x where x.lane = l.lane and x.day = d.today) as made_today,
            l.ramp_start, p.slack,
            imagemill.next_submit(s.next_submit_at, s.submit_step, s.submit_slack, p.step, p.slack, clock_timestamp()) as next_submit_at,
@@ -105,9 +105,18 @@ with cell as materialized (
     union all
     select 'limit', case when l.max_in_flight = 0 then format('lane %s may have nothing in flight: raise its max_in_flight', l.lane)
                          when l.places < l.max_in_flight then format('lane %s warms up: all its %s places of now are taken, by %s cells', l.lane, l.places, l.in_flight)
-                         else format('all %s places of lane %s are taken, by %s cells in flight', l.places, l.lane, l.in_flight) end,
-           null, case when l.places = 0 then 'infinity' else now() end, 7
-    from waiting c cross join lane l where l.in_flight >= l.places and not c.is_resumed
+                         else format('all %s places of lane %s are taken, by %s cells in flight', l.places, l.lane, l.in_flight) end
+                    || case when l.alive = 0 or l.places = 0 then ''
+                            else format(' (%s of them were given up, and the upstream may work on them for %s after that)', l.alive, l.max_job_time) end,
+           given_up.until, case when l.places = 0 then 'infinity' else coalesce(given_up.until, now()) end, 7
+    from waiting c
+    cross join lane l
+    -- Where no worker holds a cell that could end, the end is known.
+    left join lateral (
+        select a.finished_at + l.max_job_time as until from imagemill.attempts a
+        where l.submitting = 0 and l.places > 0 and a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time
+        order by a.finished_at offset greatest(l.in_flight - l.places, 0) limit 1) as given_up on true
+    where l.in_flight >= l.places and not c.is_resumed
     union all
     select 'day_budget', format('lane %s may submit %s times a day (UTC); %s were made today and %s cells are in flight: raise its max_submits_per_day',
                                 l.lane, l.max_submits_per_day, l.made_today, l.submitting),

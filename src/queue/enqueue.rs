@@ -1,5 +1,6 @@
 //! Jobs go in, by arrays, in the caller's transaction.
 
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -158,6 +159,29 @@ pub async fn resume(connection: &mut PgConnection, queue: &str, keys: &[String])
     )
     .bind(queue)
     .bind(keys)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Jobs that wait are due at these times, and not before. What has an open attempt is due all the same.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn put_off(
+    connection: &mut PgConnection,
+    queue: &str,
+    keys: &[String],
+    until: &[DateTime<Utc>],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update apalis.jobs set run_at = greatest(run_at, given.until)
+         from unnest($2::text[], $3::timestamptz[]) as given (key, until)
+         where job_type = $1 and idempotency_key = given.key and status = 'Pending' and not metadata ? 'resume'",
+    )
+    .bind(queue)
+    .bind(keys)
+    .bind(until)
     .execute(connection)
     .await?;
     Ok(())

@@ -53,7 +53,7 @@ pub use connections::Connections;
 pub(crate) use connections::LockWait;
 pub use engine::{Engine, EngineOptions, Queue, UntilEmpty};
 pub use enqueue::{
-    Batch, HeldKey, WAKE_CHANNEL, any_open, begin_anew, enqueue, kill_pending, lock_keys, open_keys, reopen, resume,
+    Batch, HeldKey, WAKE_CHANNEL, any_open, begin_anew, enqueue, kill_pending, lock_keys, open_keys, put_off, reopen, resume,
 };
 pub use error::QueueError;
 pub use execute::decoded;

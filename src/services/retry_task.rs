@@ -55,6 +55,8 @@ pub struct RetriedTask {
     pub retried: usize,
     /// Those of them that wait, since an earlier POST may still be answered until then.
     pub waiting: BTreeMap<i32, DateTime<Utc>>,
+    /// Cells that are submitted again although nobody knows whether an earlier submit of theirs was billed.
+    pub unknown: Vec<i32>,
     /// Cells that were chosen and are left as they are: a worker still holds them, until its POST is answered.
     pub held: Vec<i32>,
 }
@@ -146,7 +148,7 @@ async fn reopen(
     let round = task.round + 1;
     let moves = retries::reopen(connection, &ids, mode, round).await?;
     if moves.is_empty() {
-        return Ok(RetriedTask { task: id, round: None, retried: 0, waiting: BTreeMap::new(), held });
+        return Ok(RetriedTask { task: id, round: None, retried: 0, waiting: BTreeMap::new(), unknown: Vec::new(), held });
     }
     if moves.len() != cells.len() {
         // They had ended, and whoever ends or opens cells was locked out: a fault of ours.
@@ -154,7 +156,7 @@ async fn reopen(
     }
     // Ended by force under a worker that died since: the attempt is open still, and is asked for like any other.
     ledger::close_leftovers(connection, &ids).await?;
-    let waiting = if mode == RetryMode::PollFirst { waiting(connection, &cells).await? } else { BTreeMap::new() };
+    let (waiting, unknown) = if mode == RetryMode::PollFirst { earlier(connection, &cells).await? } else { Default::default() };
     let payloads: Result<Vec<Vec<u8>>, _> =
         cells.iter().map(|cell| serde_json::to_vec(&GenerateImage::new(cell.id, id))).collect();
     let batch = Batch {
@@ -173,6 +175,12 @@ async fn reopen(
         let earlier: Vec<String> = ledger::given_up(connection, &ids).await?.into_iter().map(GenerateImage::key).collect();
         queue::resume(connection, GenerateImage::QUEUE, &earlier).await?;
     }
+    if !waiting.is_empty() {
+        // Else each would be claimed in vain: after a pause, in place of the one submit that is tried.
+        let waits = |cell: &EndedCell| Some((GenerateImage::key(cell.id), *waiting.get(&cell.cell)?));
+        let (keys, until): (Vec<String>, Vec<DateTime<Utc>>) = cells.iter().filter_map(waits).unzip();
+        queue::put_off(connection, GenerateImage::QUEUE, &keys, &until).await?;
+    }
     count_moves(connection, &moves, &[]).await?;
     if !task.status.is_terminal() {
         // This round ends by being followed: its completion finds that, and each round has one all the same.
@@ -186,16 +194,27 @@ async fn reopen(
     let new_value = Some(json!({ "round": round, "retried": cells.len(), "chosen": said, "held": held }));
     audit::insert(connection, &NewAudit { who, what, subject: &subject, old_value, new_value }).await?;
     tracing::info!(task = %id, by = who, round, cells = cells.len(), "retried");
-    Ok(RetriedTask { task: id, round: Some(round), retried: cells.len(), waiting, held })
+    Ok(RetriedTask { task: id, round: Some(round), retried: cells.len(), waiting, unknown, held })
 }
 
-/// Cells with an earlier POST that may still be answered, and until when.
-async fn waiting(connection: &mut PgConnection, cells: &[EndedCell]) -> Result<BTreeMap<i32, DateTime<Utc>>, ServiceError> {
+/// Cells with an earlier POST that may still be answered, and until when; and those with one that will not be, of which nobody
+/// knows whether it was billed.
+async fn earlier(
+    connection: &mut PgConnection,
+    cells: &[EndedCell],
+) -> Result<(BTreeMap<i32, DateTime<Utc>>, Vec<i32>), ServiceError> {
     let ids: Vec<Uuid> = cells.iter().map(|cell| cell.id).collect();
-    let earlier = ledger::may_be_answered(connection, &ids).await?;
     let numbers: HashMap<Uuid, i32> = cells.iter().map(|cell| (cell.id, cell.cell)).collect();
-    let until = earlier.into_iter().filter_map(|earlier| Some((*numbers.get(&earlier.cell)?, earlier.answer_until?)));
-    Ok(until.collect())
+    let (mut waiting, mut unknown) = (BTreeMap::new(), Vec::new());
+    for earlier in ledger::may_be_answered(connection, &ids).await? {
+        let Some(&cell) = numbers.get(&earlier.cell) else { continue };
+        match earlier.answer_until {
+            Some(until) => drop(waiting.insert(cell, until)),
+            None => unknown.push(cell),
+        }
+    }
+    unknown.sort_unstable();
+    Ok((waiting, unknown))
 }
 
 /// Retries, as the system user, cells that failed as `unknown_submit` and got their upstream's id afterwards: it is polled, and

@@ -8,6 +8,7 @@ use crate::{
         subtasks,
         task_outcomes::{self, OutcomeRow},
         tasks::TaskRow,
+        why::{self, WhyNotRunning},
     },
     models::{
         Permission,
@@ -57,6 +58,17 @@ pub async fn get_waiting_reason(context: &Context, actor: &Actor, id: Uuid) -> R
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
     Ok(task_outcomes::get_waiting_reason(&mut connection, id).await?)
+}
+
+/// Why one of a task's pending cells is not running; none: none is pending.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn why_waiting(context: &Context, actor: &Actor, id: Uuid) -> Result<Option<WhyNotRunning>, ServiceError> {
+    actor.require(Permission::ViewResults)?;
+    let mut connection = context.reader().await?;
+    let Some(cell) = why::get_pending_id(&mut connection, id).await? else { return Ok(None) };
+    Ok(why::why_not_running(&mut connection, cell).await?)
 }
 
 /// Completed cells of a task whose picture was not kept.

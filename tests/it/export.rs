@@ -79,13 +79,23 @@ async fn the_manifest_names_each_cell_and_the_pictures_lie_under_those_names() {
     ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &again], 0).await;
     assert_eq!(std::fs::read_dir(&again).expect("the directory").count(), 3);
 
+    // What stands in the place of a picture is replaced, and no link is followed.
+    let (directory, victim) = (world.directory.path().join("closed"), world.directory.path().join("victim"));
+    std::fs::create_dir(&directory).expect("the directory");
+    std::fs::write(&victim, "untouched").expect("a file");
+    std::os::unix::fs::symlink(&victim, directory.join(files[0])).expect("a link");
+    let to = directory.display().to_string();
+    ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &to], 0).await;
+    assert_eq!(std::fs::read_dir(&directory).expect("the directory").count(), 3);
+    assert_eq!(std::fs::read_to_string(&victim).expect("the file"), "untouched");
+
     // A picture that is gone is told, and named nowhere.
     std::fs::remove_dir_all(world.directory.path().join("pictures")).expect("the pictures are gone");
     let (_, told) = ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &out], 2).await;
     assert!(told.contains("in pictures either: set it to where they were kept"), "{told}");
     world.set("results.directory", world.directory.path().join("pictures").display().to_string());
-    let (text, stderr) = ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &out], 0).await;
-    assert!(stderr.contains("3 kept pictures"), "{stderr}");
+    let (text, stderr) = ends_with(&world, &["--as", "tester", "task", "export", &task, "--csv", "--pictures", &out], 1).await;
+    assert!(stderr.contains("3 kept pictures") && stderr.contains("(cell 0, 1, 2)"), "{stderr}");
     assert!(!text.contains("lanterns-red_fog.png"), "{text}");
     for wrong in [&["--csv", "--json"][..], &[]] {
         let arguments: Vec<&str> = ["--as", "tester", "task", "export", &task].iter().chain(wrong).copied().collect();

@@ -101,7 +101,10 @@ async fn limits_and_rates_say_so() {
     let alive = "update imagemill.lanes set max_in_flight = 1;
                  insert into imagemill.attempts (subtask_id, ordinal, round, claim, lane, worker, state, answer_until, finished_at)
                  select id, 1, 1, 1, 'prod', 'one', 'unknown', now(), now() from imagemill.subtasks where cell = 1";
-    says(alive, "limit", None).await;
+    let over = "a.finished_at + l.max_job_time from imagemill.attempts a join imagemill.lanes l using (lane)";
+    says(alive, "limit", Some(over)).await;
+    // Beside one that may end at any moment nobody knows.
+    says(&format!("{alive}; {HELD}"), "limit", None).await;
     let rate = "update imagemill.lanes set submits_per_second = 0.5, burst = 1;
                 update imagemill.lane_states set next_submit_at = now() + interval '20 seconds'";
     says(rate, "rate", Some("next_submit_at - interval '0.25 seconds' from imagemill.lane_states where lane = 'prod'")).await;
@@ -137,7 +140,10 @@ async fn everybody_who_looks_counts_what_was_given_up_and_may_be_alive_as_in_fli
             .await
             .expect("look")
     };
-    assert_eq!(lane_waits_for().await.as_deref(), Some("a place: all 1 are taken"));
+    assert_eq!(
+        lane_waits_for().await.as_deref(),
+        Some("a place: all 1 are taken, 1 by cells that were given up within 00:05:00")
+    );
     for command in [&["lane", "list"][..], &["top"]] {
         let (shown, _) = ends_with(&world, &[&["--as", "tester"], command].concat(), 0).await;
         let line = shown.lines().find(|line| line.trim_start().starts_with("prod")).expect("the lane");

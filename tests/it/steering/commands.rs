@@ -42,7 +42,7 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
     let (listed, _) = ends_with(&world, &["lane", "list"], 0).await;
     assert!(listed.contains("operator: the pool is rebuilt") && listed.contains("12.5"), "{listed}");
     let resumed = json(&world, &["lane", "resume", "ops", "--json"]).await;
-    assert_eq!(resumed, json!({ "lane": "ops", "paused": false, "was_paused": true }));
+    assert_eq!(resumed, json!({ "lane": "ops", "paused": false, "was_paused": true, "pauses": [] }));
     for by_hand in [
         "update imagemill.lanes set burst = 3 where lane = 'dev'",
         // The same as it was.
@@ -135,7 +135,7 @@ async fn a_task_is_cancelled_retried_and_ended_and_an_attempt_resolved_by_comman
         format!("imagemill: there is no unknown attempt {attempt}; `imagemill attempt list --unknown` names them\n")
     );
     let done = json(&world, &["task", "retry", &task, "--kind", "unknown_submit,refused", "--now", "--json"]).await;
-    assert_eq!(done, json!({ "task": task, "round": 2, "retried": 1, "waiting": {}, "held": [] }));
+    assert_eq!(done, json!({ "task": task, "round": 2, "retried": 1, "waiting": {}, "unknown": [], "held": [] }));
     let (said, _) = ends_with(&world, &["task", "force-complete", &task], 0).await;
     assert_eq!(said, "failed (operator): cells 1\n");
     let (said, _) = ends_with(&world, &["task", "retry", &task, "--now"], 0).await;

@@ -166,6 +166,10 @@ async fn a_cell_whose_earlier_submit_may_be_answered_waits_until_it_cannot() {
         assert_eq!(world.cells().await, "failed/unknown_submit: 1");
         let done = retry(&world, task.id, Retry { now, ..kinds(&[ErrorKind::UnknownSubmit]) }).await;
         assert_eq!(done.waiting.len(), usize::from(!now));
+        // No worker takes it before: not even as the one submit that is tried after a pause.
+        let is_put_off = "select count(*) from apalis.jobs j join imagemill.attempts a on a.subtask_id::text = j.idempotency_key
+                          where j.status = 'Pending' and j.run_at = a.answer_until";
+        assert_eq!(world.number(is_put_off).await, i64::from(!now));
         world.drain().await;
         assert_eq!((world.cells().await.as_str(), arrivals(&world)), ("completed: 1", 2));
         let (answer_until, submitted_at) = answered_and_submitted(&world).await;
