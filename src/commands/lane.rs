@@ -32,12 +32,7 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             seconds(lane.max_job_time),
             lane.max_submits_per_day
                 .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
-            match (waits_for(&lane.pauses.join("; "), lane.in_flight, lane.max_in_flight), lane.max_submits_per_day) {
-                (why, Some(limit)) if why == "-" && lane.submits_today >= limit => {
-                    format!("tomorrow (UTC): its {limit} submits of today are made")
-                }
-                (why, _) => why,
-            },
+            number(waits_for(&lane.pauses.join("; "), lane.in_flight, lane.max_in_flight).or_else(|| spent(lane))),
         ]
     });
     let header =
@@ -45,17 +40,21 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
     output::text(&table(header, rows), out)
 }
 
-/// Why no cell of a lane is begun: its pauses, and that all places are taken, in the words of the view.
-pub(super) fn waits_for(pauses: &str, in_flight: i64, max_in_flight: i32) -> String {
+/// Why no cell of a lane is begun: its pauses, and that all places are taken, in the words of the view. None: neither.
+pub(super) fn waits_for(pauses: &str, in_flight: i64, max_in_flight: i32) -> Option<String> {
     let place = match max_in_flight {
         0 => "a place: it has none".to_owned(),
         places if in_flight >= i64::from(places) => format!("a place: all {places} are taken"),
         _ => String::new(),
     };
-    match [pauses, &place].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ") {
-        why if why.is_empty() => "-".to_owned(),
-        why => why,
-    }
+    let reasons: Vec<&str> = [pauses, &place].into_iter().filter(|why| !why.is_empty()).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// That its submits of today are made.
+fn spent(lane: &LaneRow) -> Option<String> {
+    let limit = lane.max_submits_per_day.filter(|limit| lane.submits_today >= *limit)?;
+    Some(format!("tomorrow (UTC): its {limit} submits of today are made"))
 }
 
 /// Its rate, and what it was lowered to.

@@ -188,7 +188,8 @@ fn lines(overview: &Overview, rates: &mut Rates, lease: Duration, (keys, columns
             lane.in_flight.to_string(),
             lane.lane.max_in_flight.to_string(),
             if lane.waiting >= MOST_COUNTED { format!("{waiting} or more") } else { waiting },
-            waits_for(lane.lane.paused.as_deref().unwrap_or_default(), lane.in_flight, lane.lane.max_in_flight),
+            waits_for(lane.lane.paused.as_deref().unwrap_or_default(), lane.in_flight, lane.lane.max_in_flight)
+                .unwrap_or_else(|| "-".to_owned()),
         ]
     });
     let paused = overview.lanes.iter().map(|lane| lane.lane.paused.is_some().then_some(RED));
