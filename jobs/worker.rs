@@ -20,6 +20,8 @@ use crate::{
 
 /// So long after a task's end it is summed up what it cost.
 const SUM_UP_AFTER: Duration = Duration::from_secs(10);
+/// While there is more to be summed up it takes a sixth of its time for it.
+const SUM_UP_RESTS: u32 = 5;
 
 /// What a worker was asked to do.
 #[derive(Debug, Clone)]
@@ -142,8 +144,7 @@ where
     })
 }
 
-/// Looks, now and then, for tasks that no job will end and for upstream ids that came too late, and sums up what those cost that
-/// have ended.
+/// Looks, now and then, for tasks that no job will end and for upstream ids that came too late.
 async fn sweep(engine: Engine, context: Context) {
     let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
     loop {
@@ -159,25 +160,25 @@ async fn sweep(engine: Engine, context: Context) {
             Ok(cells) => tracing::info!(cells, "upstream ids came late: polled, and nothing is paid"),
             Err(error) => tracing::warn!(%error, "late upstream ids were not looked for; the sweep comes again"),
         }
-        if let Err(error) = task_service::sum_up_spend(&context).await {
-            tracing::warn!(%error, "what ended tasks cost was not summed up; it comes again");
-        }
     }
 }
 
-/// Sums up what tasks cost that this worker has completed, together with those that end within the same seconds.
+/// Sums up what tasks cost: now and then, and when this worker has completed one, together with those that end within the same seconds.
 async fn sum_up(engine: Engine, context: Context) {
-    let completed = async {
+    let mut interval = tokio::time::interval(context.settings.queue.sweep_interval);
+    let sums = async {
         loop {
-            context.completed.notified().await;
-            tokio::time::sleep(SUM_UP_AFTER).await;
-            if let Err(error) = task_service::sum_up_spend(&context).await {
-                tracing::warn!(%error, "what ended tasks cost was not summed up; the sweep does it");
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = context.completed.notified() => tokio::time::sleep(SUM_UP_AFTER).await,
+            }
+            if let Err(error) = task_service::sum_up_spend(&context, SUM_UP_RESTS).await {
+                tracing::warn!(%error, "what tasks cost was not summed up; it comes again");
             }
         }
     };
     tokio::select! {
-        () = completed => {}
+        () = sums => {}
         () = engine.stopping() => {}
     }
 }

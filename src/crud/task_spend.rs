@@ -3,6 +3,17 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// Key of the advisory lock under which one at a time sums up ("imagcost" in ASCII).
+const SPEND_LOCK: i64 = i64::from_be_bytes(*b"imagcost");
+
+/// Whether it is for this transaction to sum up: no other one is at it. Until its end.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn is_ours(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(SPEND_LOCK).fetch_one(connection).await
+}
+
 /// Tasks that are to be summed up: that have ended and are not, and that run and of which a tenth (and a hundred cells) more have
 /// ended. The hidden ones are left out, since a purge may be at them; and the ended ones with an open attempt.
 ///
@@ -30,7 +41,8 @@ pub async fn get_missing(connection: &mut PgConnection, limit: i64) -> Result<Ve
     .await
 }
 
-/// Sums up what these tasks cost. In a transaction of its own, before anything else in it. A task that somebody is changing just now
+/// Sums up what these tasks cost. The attempts of each cell are looked up by index (each `offset 0` is for that), since the ledger holds
+/// those of all tasks that ever were. In a transaction of its own, before anything else in it. A task that somebody is changing just now
 /// is left. Returns how many were summed up.
 ///
 /// # Errors
@@ -38,8 +50,12 @@ pub async fn get_missing(connection: &mut PgConnection, limit: i64) -> Result<Ve
 pub async fn sum_up(connection: &mut PgConnection, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
     // A late answer changes an ended attempt, and forgets the sum: it waits until this one is there to be forgotten.
     sqlx::query(
-        "select 1 from imagemill.attempts a
-         where a.state = 'unknown' and a.subtask_id in (select id from imagemill.subtasks where task_id = any ($1))
+        "with found as materialized (
+             select a.subtask_id, a.ordinal from imagemill.subtasks s
+             cross join lateral (select subtask_id, ordinal, state from imagemill.attempts where subtask_id = s.id offset 0) a
+             where s.task_id = any ($1) and s.attempt_count > 0 and a.state = 'unknown'
+         )
+         select 1 from imagemill.attempts a where (a.subtask_id, a.ordinal) in (select subtask_id, ordinal from found)
          order by a.subtask_id, a.ordinal for no key update",
     )
     .bind(ids)
@@ -66,15 +82,15 @@ pub async fn sum_up(connection: &mut PgConnection, ids: &[Uuid]) -> Result<u64, 
              -- While its task runs, a cell is left open whose attempts may still change.
              select s.id, s.task_id, s.cell,
                     s.completed_at is null or s.task_id = any ($2) and exists (
-                        select from imagemill.attempts a where a.subtask_id = s.id and (a.finished_at is null or a.state = 'unknown')) as is_open
+                        select from imagemill.attempts a where a.subtask_id = s.id and (a.finished_at is null or a.state = 'unknown')
+                        offset 0) as is_open
              from imagemill.subtasks s where s.task_id = any ($1 || $2)
          ), spent as (
-             select t.id as task_id, (a.submitted_at at time zone 'UTC')::date as day, a.lane,
+             select s.task_id, (a.submitted_at at time zone 'UTC')::date as day, a.lane,
                     count(*) filter (where a.state <> 'unknown') as accepted, count(*) filter (where a.state = 'unknown') as \"unknown\"
-             from imagemill.tasks t
-             join cells s on s.task_id = t.id and not s.is_open
-             join imagemill.attempts a on a.subtask_id = s.id
-             where a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
+             from cells s
+             cross join lateral (select submitted_at, lane, state from imagemill.attempts where subtask_id = s.id offset 0) a
+             where not s.is_open and a.state not in ('submitting', 'not_sent', 'turned_away', 'rejected')
              group by 1, 2, 3
          )
          insert into imagemill.task_spend as sums

@@ -19,8 +19,9 @@ use super::{claim::Served, connections::Connections, error::QueueError};
 /// The groups are looked for so often while there is something to claim.
 const ANEW: Duration = Duration::from_secs(1);
 
-/// Between two looks passes so many times what the last one took.
-const REST: u32 = 20;
+/// Between two looks passes so many times what the last one took: one of a thousand groups takes 50 ms, and with four workers that look
+/// so often they take up a fifteenth of one core. What a look is late is the same for each group, however many there are.
+const REST: u32 = 60;
 
 /// All that runs is counted so often, however long ago it was claimed: a clock that was set back would hide it.
 const RECOUNT: Duration = Duration::from_secs(30);
@@ -93,9 +94,9 @@ pub(super) struct Hint {
     taken: usize,
     /// Which claim this is.
     claim: u64,
-    /// The last claim that took a job of the group (by name and lane), and of the owner (by lane).
-    served: HashMap<(String, String), u64>,
-    served_owners: HashMap<(String, String), u64>,
+    /// The last claim that took a job of the group, and of the owner; by lane and then by name, since each claim asks for all of them.
+    served: HashMap<String, HashMap<String, u64>>,
+    served_owners: HashMap<String, HashMap<String, u64>>,
 }
 
 /// A look that is under way.
@@ -154,10 +155,13 @@ impl Hint {
         }
         self.groups = groups.into_iter().map(|group| ((group.name.clone(), group.lane.clone()), group)).collect();
         self.read = Some((Instant::now(), took));
-        self.served.retain(|name, _| self.groups.contains_key(name));
-        let owners: HashSet<(&str, &str)> =
-            self.groups.values().map(|group| (group.owner.as_str(), group.lane.as_str())).collect();
-        self.served_owners.retain(|(owner, lane), _| owners.contains(&(owner.as_str(), lane.as_str())));
+        let names: HashSet<(&str, &str)> = self.groups.values().map(|group| (&*group.lane, &*group.name)).collect();
+        let owners: HashSet<(&str, &str)> = self.groups.values().map(|group| (&*group.lane, &*group.owner)).collect();
+        for (served, known) in [(&mut self.served, names), (&mut self.served_owners, owners)] {
+            for (lane, served) in served {
+                served.retain(|name, _| known.contains(&(lane.as_str(), name.as_str())));
+            }
+        }
         for said in &look.since {
             self.apply(said);
         }
@@ -203,7 +207,7 @@ impl Hint {
 
     /// The last claims that served its owner and it; none where there was none.
     fn last_served(&self, group: &Group) -> (Option<u64>, Option<u64>) {
-        let of = |served: &HashMap<_, u64>, name: &str| served.get(&(name.to_owned(), group.lane.clone())).copied();
+        let of = |served: &HashMap<String, HashMap<String, u64>>, name: &str| served.get(&group.lane)?.get(name).copied();
         (of(&self.served_owners, &group.owner), of(&self.served, &group.name))
     }
 
@@ -240,8 +244,9 @@ impl Hint {
             Said::Took(name, run_at, id) => {
                 let Some(known) = self.groups.get_mut(name) else { return };
                 known.jobs += 1;
-                self.served_owners.insert((known.owner.clone(), known.lane.clone()), self.claim);
-                self.served.insert(name.clone(), self.claim);
+                for (served, name) in [(&mut self.served, &known.name), (&mut self.served_owners, &known.owner)] {
+                    served.entry(known.lane.clone()).or_default().insert(name.clone(), self.claim);
+                }
                 if (known.after, &known.after_id) < (*run_at, id) {
                     known.after = *run_at;
                     known.after_id.clone_from(id);

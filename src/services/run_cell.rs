@@ -17,7 +17,7 @@ use super::{
     cell_outcome::Situation,
     cell_picture::complete,
     context::Context,
-    load_cells::Found,
+    load_cells::{Found, Wanted},
     make_image::{Accepted, MadeImage, MakeImageParams, PollEnd, UpstreamClient, make_image},
     pauses::LaneCalls,
     take_up::{TakenUp, Taker},
@@ -50,7 +50,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, payload: &m
         return Outcome::internal("this process has no client of the upstream");
     };
     // A job's first claim comes before any attempt.
-    let wanted = (cell, job.claim > 1);
+    let wanted = Wanted { cell, task: payload.task_id, may_have_past: job.claim > 1 };
     match Box::pin(engine.persist(|| context.cells.load(engine.connections(), wanted))).await {
         Ok(Some(found)) => {
             if payload.task_id.is_none() {
@@ -67,7 +67,7 @@ async fn find_and_run(context: &Context, engine: &Engine, job: &Job, payload: &m
 }
 
 async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &Job, cell: Uuid, found: Found) -> Outcome {
-    let Found { row, prompts, past: Past { open, last, given_up, last_round, history } } = found;
+    let Found { row, prompts, past: Past { open, last, given_up, last_round, history }, asked } = found;
     if row.status.is_terminal() {
         // An earlier claim ended it; the settle closes what it left open.
         return Outcome::done();
@@ -78,7 +78,7 @@ async fn run(context: &Context, client: &UpstreamClient, engine: &Engine, job: &
     let ordinal = open.as_ref().map(|open| open.ordinal);
     let may_pay = row.retry.mode != Some(RetryMode::Evidence);
     let submits_for = row.submits_for.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
-    let submits_until = submits_for.and_then(|left| Instant::now().checked_add(left));
+    let submits_until = submits_for.and_then(|left| asked.checked_add(left));
     let situation = Situation { settings, history: &history, ordinal, answer_within, may_pay };
     if row.is_cancel_requested {
         return situation.cancelled(open);

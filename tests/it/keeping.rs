@@ -325,15 +325,15 @@ async fn what_ended_tasks_cost_is_summed_up_once_and_again_when_an_answer_comes_
         .await
         .expect("what was spent")
     };
-    assert_eq!(task_service::sum_up_spend(context).await.expect("nothing has ended"), 0);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("nothing has ended"), 0);
     world.drain().await;
     let late = "delete from imagemill.task_spend;
                 update imagemill.attempts set state = 'unknown', upstream_id = null
                 where subtask_id in (select id from imagemill.subtasks where cell < 2)";
     world.pool().execute(sqlx::raw_sql(late)).await.expect("two are unknown");
     assert_eq!(spent().await, [(4, 2), (4, 2)]);
-    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up"), 1);
-    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up again"), 0);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("sum up"), 1);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("sum up again"), 0);
     assert_eq!(world.number("select accepted * 10 + \"unknown\" from imagemill.task_spend").await, 42);
     assert_eq!(spent().await, [(4, 2), (4, 2)]);
     let late = "update imagemill.attempts set state = 'abandoned', upstream_id = 'late'
@@ -341,7 +341,7 @@ async fn what_ended_tasks_cost_is_summed_up_once_and_again_when_an_answer_comes_
     world.pool().execute(late).await.expect("an id comes late");
     assert_eq!(world.number("select count(*) from imagemill.task_spend").await, 0, "an old sum stands");
     assert_eq!(spent().await, [(5, 1), (5, 1)]);
-    task_service::sum_up_spend(context).await.expect("sum up");
+    task_service::sum_up_spend(context, 0).await.expect("sum up");
     assert_eq!(spent().await, [(5, 1), (5, 1)]);
     // Of a new round the sum says nothing.
     let retried = "update imagemill.tasks set round = 2, status = 'processing', completed_at = null;
@@ -355,7 +355,7 @@ async fn what_ended_tasks_cost_is_summed_up_once_and_again_when_an_answer_comes_
                  update imagemill.attempts set finished_at = now() - interval '1 day' where may_be_alive;
                  update imagemill.tasks set status = 'completed', completed_at = now()";
     world.pool().execute(sqlx::raw_sql(ended)).await.expect("it ends again");
-    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up"), 1);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("sum up"), 1);
     assert_eq!(spent().await, [(6, 1), (6, 1)]);
     let what = Purge { older_than: std::time::Duration::ZERO, everybody: false, dry_run: false };
     assert_eq!(task_service::purge_tasks(context, actor, what).await.expect("purge").tasks, 1, "{task}");
@@ -395,8 +395,8 @@ async fn what_a_task_costs_is_summed_up_while_it_runs() {
     )
     .await;
     assert_eq!(spent().await, (128, 2));
-    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up"), 1);
-    assert_eq!(task_service::sum_up_spend(context).await.expect("sum up again"), 0);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("sum up"), 1);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("sum up again"), 0);
     let summed_up = "select accepted from imagemill.task_spend where open_cells = '{[5,6), [50,51), [60,61), [120,150)}'";
     assert_eq!(world.number(summed_up).await, 117);
     assert_eq!(spent().await, (128, 2));
@@ -410,7 +410,7 @@ async fn what_a_task_costs_is_summed_up_while_it_runs() {
     )
     .await;
     assert_eq!(spent().await, (131, 1));
-    task_service::sum_up_spend(context).await.expect("sum up");
+    task_service::sum_up_spend(context, 0).await.expect("sum up");
     assert_eq!(spent().await, (131, 1));
     execute(
         "update imagemill.attempts set state = 'succeeded', finished_at = now() where finished_at is null;
@@ -419,7 +419,7 @@ async fn what_a_task_costs_is_summed_up_while_it_runs() {
     )
     .await;
     assert_eq!(spent().await, (131, 1));
-    assert_eq!(task_service::sum_up_spend(context).await.expect("it has ended"), 1);
+    assert_eq!(task_service::sum_up_spend(context, 0).await.expect("it has ended"), 1);
     assert_eq!(world.number("select accepted * 10 + \"unknown\" from imagemill.task_spend where open_cells = '{}'").await, 1311);
     assert_eq!(spent().await, (131, 1));
 }

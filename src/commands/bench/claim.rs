@@ -32,8 +32,8 @@ const OWNERS: usize = 10;
 const WORKERS: usize = 4;
 const SLOTS: &str = "160";
 
-/// What a submit takes, in milliseconds: so that the processors are not all in use, on two cores either, and that slots become
-/// free one by one. And the other case: as fast as it goes.
+/// What a submit takes, in milliseconds: so that four cores are not all in use (two are: claims of so many by four workers are more than
+/// a thousand cells a second), and that slots become free one by one. And the other case: as fast as it goes.
 const LATENCY: &str = "200-600";
 const NO_LATENCY: &str = "0";
 
