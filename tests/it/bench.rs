@@ -1,10 +1,17 @@
 //! `imagemill bench`: every row is taken, and nothing is left behind, however it ends.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 
-use crate::support::{Process, eventually, temporary_directory};
+use crate::{
+    commands::output_within,
+    support::{Process, eventually, temporary_directory},
+};
 
 /// What must be measured, whatever it comes to, and how many rows it takes.
 const MEASURES: [(&str, usize); 16] = [
@@ -32,6 +39,7 @@ fn bench(directory: &Path, arguments: &[&str]) -> Command {
         .args(["bench", "--json", "--directory"])
         .arg(directory)
         .args(arguments)
+        .stdin(Stdio::null())
         // Not meant for it, like whatever else a shell may have set.
         .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing")
         .env("IMAGEMILL_QUEUE__LEASE", "no duration");
@@ -57,11 +65,7 @@ fn is_gone(directory: &Path) -> bool {
 #[tokio::test]
 async fn every_row_is_taken_and_nothing_is_left() {
     let directory = temporary_directory();
-    let output = tokio::task::spawn_blocking({
-        let mut command = bench(&directory, &["--scale", "0.005", "--runs", "1"]);
-        move || command.output().expect("run the benchmark")
-    });
-    let output = output.await.expect("its end");
+    let output = output_within(Duration::from_mins(20), bench(&directory, &["--scale", "0.005", "--runs", "1"])).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");

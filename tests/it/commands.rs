@@ -4,11 +4,19 @@ use std::{path::PathBuf, process::Output, time::Duration};
 
 use serde_json::Value;
 
-use crate::support::World;
+use crate::support::{BOUND, World};
 
 /// Runs a command of this world to its end.
 pub(crate) async fn output(command: std::process::Command) -> Output {
-    tokio::process::Command::from(command).output().await.expect("run the command")
+    output_within(2 * BOUND, command).await
+}
+
+/// The same of what takes longer.
+pub(crate) async fn output_within(bound: Duration, command: std::process::Command) -> Output {
+    let named = format!("{command:?}");
+    let mut command = tokio::process::Command::from(command);
+    let ended = tokio::time::timeout(bound, command.kill_on_drop(true).output()).await;
+    ended.unwrap_or_else(|_| panic!("not over after {bound:?}: {named}")).expect("run the command")
 }
 
 /// One of the project's task files.
@@ -51,10 +59,11 @@ async fn a_reader_that_has_seen_enough_is_a_quiet_end() {
         all.extend(arguments);
         let mut command = world.command(&all);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().expect("start it");
+        let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("start it");
         // As `| head -c 0`: the reading end is closed before anything is written.
         drop(child.stdout.take());
-        let output = child.wait_with_output().expect("its end");
+        let ended = tokio::time::timeout(2 * BOUND, child.wait_with_output()).await;
+        let output = ended.expect("it ends").expect("its end");
         assert_eq!((output.status.code(), said(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
     }
 }

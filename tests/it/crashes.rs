@@ -10,7 +10,7 @@ use imagemill::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{World, eventually};
+use crate::support::{BOUND, World, eventually};
 
 /// Starts a worker that ends at a named place, waits for its end, and for its rescue by another one.
 async fn crash(world: &World, point: &str) {
@@ -155,5 +155,5 @@ async fn an_outcome_that_is_refused_fails_alone() {
     }
     assert_eq!(world.cells().await, "failed/internal: 1, failed/rejected: 4");
     assert_eq!(world.number("select failed_subtasks::bigint from imagemill.task_counts").await, 5);
-    assert!(engine.stop(std::time::Duration::from_secs(10)).await);
+    assert!(engine.stop(BOUND).await);
 }

@@ -3,12 +3,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use imagemill::config::{self, LoadOptions, Settings};
 use serde_json::Value;
+
+use crate::commands::output;
 
 /// The engine writes what is left for so long, after the grace: `WRITING` in `src/queue/engine.rs`, twice.
 const WRITING: Duration = Duration::from_secs(20);
@@ -98,31 +100,31 @@ fn the_unit_stops_a_worker_as_a_worker_wants_to_be_stopped() {
 }
 
 /// What `systemd-analyze verify` says of the unit with this change; none: there is no such program.
-fn verify(from: &str, to: &str) -> Option<String> {
+async fn verify(from: &str, to: &str) -> Option<String> {
+    let program = which::which("systemd-analyze").ok()?;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("imagemill-worker@.service");
     let text = read(UNIT).replace("/usr/local/bin/imagemill", env!("CARGO_BIN_EXE_imagemill"));
     assert!(text.contains(from), "{from}");
     std::fs::write(&file, text.replace(from, to)).unwrap();
-    let output = match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        output => output.unwrap(),
-    };
+    let mut command = Command::new(program);
+    command.args(["verify", "--man=no"]).arg(&file).stdin(Stdio::null());
+    let output = output(command).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     // Other units of the machine may have faults of their own.
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("imagemill")).collect();
     Some(ours.join("\n"))
 }
 
-#[test]
-fn systemd_finds_no_fault_in_the_unit() {
-    let Some(said) = verify("", "") else {
+#[tokio::test]
+async fn systemd_finds_no_fault_in_the_unit() {
+    let Some(said) = verify("", "").await else {
         println!("skipped: there is no systemd-analyze on this machine");
         return;
     };
     assert_eq!(said, "");
     // It would have said so.
-    assert!(verify("KillMode=mixed", "KillModus=mixed").unwrap().contains("KillModus"));
+    assert!(verify("KillMode=mixed", "KillModus=mixed").await.unwrap().contains("KillModus"));
 }
 
 fn documents() -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! What matters most, one test each. `tests/broken/` holds a patch for each of them that breaks it, and shows that the test
 //! sees it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use imagemill::{
     crud::subtasks,
@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{World, eventually};
+use crate::support::{BOUND, World, eventually};
 
 /// An engine that takes jobs by key only, and the first cell's job.
 async fn hold_one(world: &World) -> (Engine, Job, Uuid) {
@@ -355,8 +355,14 @@ async fn a_worker_never_holds_more_than_its_slots() {
     let world = World::with(SimulatorOptions { duration: Span::fixed(300), ..SimulatorOptions::default() }).await;
     world.create(40).await;
     let mut worker = world.worker(&["--concurrency", "5", "--until-empty"]);
-    let mut most = 0;
-    while world.number("select count(*) from imagemill.tasks where completed_at is null").await > 0 {
+    let (mut most, deadline) = (0, Instant::now() + BOUND);
+    loop {
+        // Asked first: it ends as soon as the task has.
+        let is_running = worker.is_running();
+        if world.number("select count(*) from imagemill.tasks where completed_at is null").await == 0 {
+            break;
+        }
+        assert!(is_running && Instant::now() < deadline, "the task does not end:\n{}", worker.log());
         let held = world
             .number("select count(*) from apalis.jobs where status = 'Running' and job_type = 'imagemill.generate_image'")
             .await;

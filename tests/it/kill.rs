@@ -1,10 +1,11 @@
 //! kill -9 of a worker: every cell ends, nothing is paid twice, and an accepted cell is polled on by another worker.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use imagemill::simulator::{SimulatorOptions, Span};
+use secrecy::ExposeSecret as _;
 
-use crate::support::World;
+use crate::support::{Proxy, Server, World, eventually};
 
 /// A small generator, so that a seed replays a run.
 struct Random(u64);
@@ -39,11 +40,13 @@ async fn one_of_two_is_killed(seed: u64, cells: usize, slots: &str, duration_ms:
     };
     let world = World::with(options).await;
     world.create(cells).await;
-    let mut killed = world.worker(&["--concurrency", slots]);
+    let proxy = Proxy::start(Server::of(&world.database.url), Arc::default()).await;
+    let url = proxy.url(&world.database.url);
+    let mut killed = world.worker_with(&[("DATABASE_URL", url.expose_secret())], &["--concurrency", slots]);
     let mut other = world.worker(&["--concurrency", slots, "--until-empty"]);
-    // In the middle, wherever that is: so many cells are completed, then a moment more.
+    // In the middle, wherever that is: so many cells are completed, then a moment more. The moment is the subject.
     let middle = random.below(cells as u64 / 2).cast_signed();
-    crate::support::eventually("some cells are completed", || async {
+    eventually("some cells are completed", || async {
         world.number("select count(*) from imagemill.subtasks where status = 'completed'").await >= middle
             && world.number("select count(*) from imagemill.attempts where state = 'accepted'").await > 0
     })
@@ -51,6 +54,7 @@ async fn one_of_two_is_killed(seed: u64, cells: usize, slots: &str, duration_ms:
     tokio::time::sleep(std::time::Duration::from_millis(random.below(500))).await;
     killed.kill();
     // What its rows say once it is gone: nothing of it is under way any more when its connections are.
+    eventually("its connections are gone", || async { proxy.backends() == 0 }).await;
     let name_of_killed = format!("-{}-", killed.id());
     let submitting: i64 =
         sqlx::query_scalar("select count(*) from imagemill.attempts where state = 'submitting' and worker like '%' || $1 || '%'")

@@ -105,10 +105,13 @@ async fn an_answer_between_the_rescue_and_the_next_claim_is_not_paid_for_again()
     world.create(1).await;
     let worker = world.worker(&[]);
     eventually("the POST is out", || async { world.simulator.stats().arrivals == 1 }).await;
-    // As if no slot were free anywhere just now.
-    rescue(&world, "3 seconds").await;
+    // As if no slot were free anywhere until its answer has come.
+    rescue(&world, "1 hour").await;
     world.until("select count(*) = 1 from imagemill.incarnations where how = 'lost_lease'").await;
     world.simulator.control(|options| options.hold_submits = false).expect("let it answer");
+    world.until("select count(*) = 1 from imagemill.attempts where upstream_id is not null").await;
+    assert_eq!(world.number("select max(attempts)::bigint from apalis.jobs").await, 1, "it was claimed again before");
+    sqlx::query("update apalis.jobs set run_at = now()").execute(world.pool()).await.expect("a slot is free");
     world.until("select status in ('completed', 'failed') from imagemill.tasks").await;
     assert_eq!(world.simulator.stats().arrivals, 1, "submitted again");
     assert_eq!(world.cells().await, "failed/unknown_submit: 1");

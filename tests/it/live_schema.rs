@@ -12,7 +12,10 @@ use imagemill::{
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, migrate::Migrator};
 
-use crate::support::{BOUND, Process, World, eventually};
+use crate::{
+    commands::output,
+    support::{BOUND, Process, World, eventually},
+};
 
 /// Who waits behind init-db waits no longer than this.
 const LOCK: Duration = Duration::from_millis(300);
@@ -216,7 +219,7 @@ async fn a_program_refuses_a_newer_schema_in_one_line() {
         .await
         .expect("a later migration");
     for arguments in [&["worker"][..], &["init-db"], &["--as", "tester", "task", "list"]] {
-        let output = world.command(arguments).output().expect("run it");
+        let output = output(world.command(arguments)).await;
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let said = String::from_utf8(output.stderr).expect("text");
         assert_eq!(

@@ -1,12 +1,12 @@
 //! Claims of one job whose answers are lost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use imagemill::services::{context::Context, processing};
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgPoolOptions;
 
-use crate::support::{Commit, Orders, Proxy, Server, World};
+use crate::support::{BOUND, Commit, Orders, Proxy, Server, World};
 
 #[tokio::test]
 async fn a_cell_that_a_call_has_claimed_without_knowing_waits_for_no_rescue() {
@@ -20,14 +20,13 @@ async fn a_cell_that_a_call_has_claimed_without_knowing_waits_for_no_rescue() {
     let url = proxy.url(&world.database.url);
     let pool = PgPoolOptions::new().max_connections(6).connect(url.expose_secret()).await.expect("connect by way of the proxy");
     let mut settings = world.context.settings.as_ref().clone();
-    // No beat but the first compares what runs with what is held.
-    (settings.queue.beat, settings.queue.lease) = (std::time::Duration::from_mins(1), std::time::Duration::from_mins(5));
+    // No beat but the first compares what runs with what is held, for longer than it is waited for.
+    (settings.queue.beat, settings.queue.lease) = (Duration::from_mins(10), Duration::from_mins(30));
     let context = Context::new(pool, settings).with_upstream().expect("the upstream's client");
     let reached = orders.lose_answer(Commit::Claim, 1);
-    let (processed, ()) = tokio::join!(processing::process_subtask(&context, &world.actor, cell), async {
-        drop(reached.await.expect("a claim"));
-    });
-    processed.expect_err("its answer was lost");
+    let process = tokio::time::timeout(2 * BOUND, processing::process_subtask(&context, &world.actor, cell));
+    let (processed, ()) = tokio::join!(process, async { drop(reached.await) });
+    processed.expect("it ends").expect_err("its answer was lost");
     let waits = "select count(*) from apalis.jobs where status = 'Pending' and lock_by is null";
     assert_eq!(world.number(waits).await, 1, "the call has left, and holds the cell");
     world.drain().await;

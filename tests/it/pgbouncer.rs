@@ -16,7 +16,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{Connection as _, PgConnection};
 use url::Url;
 
-use crate::support::{Process, World, eventually, temporary_directory};
+use crate::{
+    commands::output,
+    support::{BOUND, Process, World, eventually, temporary_directory},
+};
 
 /// Sessions of the server that all clients share: few, so that each is handed from one to the next all the time.
 const SESSIONS: usize = 4;
@@ -109,7 +112,7 @@ async fn a_fleet_behind_a_pooler_in_transaction_mode_loses_nothing_and_pays_noth
     assert!((1..=SESSIONS as i64).contains(&sessions), "{sessions} sessions: the pooler was gone round");
     // Many who look on, each with an answer of its own.
     let ended = created.iter().map(|task| async {
-        let ended = task_service::await_task(&context, &world.actor, task.id, Some(2 * crate::support::BOUND)).await;
+        let ended = task_service::await_task(&context, &world.actor, task.id, Some(2 * BOUND)).await;
         let ended = ended.expect("look at the task").expect("it ends in time");
         let progress = task_progress::get_progress(&context, &world.actor, task.id).await.expect("its progress");
         assert_eq!((ended.id, progress.task.id, progress.task.completed_subtasks), (task.id, task.id, 10));
@@ -126,7 +129,7 @@ async fn a_fleet_behind_a_pooler_in_transaction_mode_loses_nothing_and_pays_noth
     world.assert_settled().await;
 
     // What needs a session of its own is refused, and not tried.
-    let refused = world.command(&["init-db"]).output().expect("run init-db");
+    let refused = output(world.command(&["init-db"])).await;
     let said = String::from_utf8(refused.stderr).expect("text");
     assert_eq!((refused.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains("init-db needs PostgreSQL itself"), "{said}");

@@ -3,13 +3,13 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use imagemill::{commands::psql::psql, db::private::PrivateServer};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::support;
+use crate::{commands::output, support};
 
 const DIRECTORY: &str = "IMAGEMILL_IT_PSQL_DIRECTORY";
 const URL: &str = "IMAGEMILL_IT_PSQL_URL";
@@ -32,7 +32,7 @@ async fn command() {
     }
 }
 
-fn run(url: Option<&SecretString>, directory: &Path, statement: &str) -> Output {
+async fn run(url: Option<&SecretString>, directory: &Path, statement: &str) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["psql::command", "--exact", "--ignored", "--nocapture"])
@@ -41,8 +41,9 @@ fn run(url: Option<&SecretString>, directory: &Path, statement: &str) -> Output 
         // What libpq would follow if we let it.
         .env("PGHOSTADDR", "127.0.0.2")
         .env("PGSERVICE", "nowhere")
-        .envs(url.map(|url| (URL, url.expose_secret())));
-    command.output().unwrap()
+        .envs(url.map(|url| (URL, url.expose_secret())))
+        .stdin(Stdio::null());
+    output(command).await
 }
 
 fn said(output: &Output) -> String {
@@ -52,12 +53,12 @@ fn said(output: &Output) -> String {
 #[tokio::test]
 async fn it_reaches_the_private_server_whether_it_runs_or_not_and_gives_the_exit_code() {
     let directory = support::temporary_directory();
-    let refused = run(None, &directory, "select 1 / 0");
+    let refused = run(None, &directory, "select 1 / 0").await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    let wrote = run(None, &directory, "create table seen as select 'x' || 42 as n");
+    let wrote = run(None, &directory, "create table seen as select 'x' || 42 as n").await;
     assert_eq!(wrote.status.code(), Some(0));
     let server = PrivateServer::acquire(Some(&directory)).await.unwrap();
-    let read = run(None, &directory, "select n from seen");
+    let read = run(None, &directory, "select n from seen").await;
     assert!(said(&read).contains("x42"), "{read:?}");
     // It used the same server, and left it to us.
     let options = server.url().expose_secret().parse().unwrap();
@@ -72,7 +73,7 @@ async fn it_reaches_the_private_server_whether_it_runs_or_not_and_gives_the_exit
 async fn a_configured_database_goes_before_the_private_server() {
     let database = support::database().await;
     let directory = support::temporary_directory().join("never made");
-    let read = run(Some(&database.url), &directory, "select 'in ' || current_database()");
+    let read = run(Some(&database.url), &directory, "select 'in ' || current_database()").await;
     assert!(said(&read).contains(&format!("in {}", database.name)), "{read:?}");
     assert!(!directory.exists());
 }

@@ -88,11 +88,10 @@ async fn what_ended_long_ago_goes_and_nothing_else() {
 async fn a_worker_prunes_while_it_works() {
     let world = World::new().await;
     insert(world.pool(), 2_500, GenerateImage::QUEUE, "Done", Some(25)).await;
-    let task = world.create(3).await;
+    world.create(3).await;
     let _worker = world.worker(&[]);
     world.until("select count(*) = 4 and bool_and(done_at > now() - interval '1 hour') from apalis.jobs").await;
     world.until("select status = 'completed' from imagemill.tasks").await;
-    assert_eq!(task.total_images, 3);
     world.assert_settled().await;
 }
 

@@ -11,16 +11,16 @@ use imagemill::{
 };
 use uuid::Uuid;
 
-use crate::support::World;
+use crate::support::{BOUND, World};
 
 #[tokio::test]
 async fn library_calls_and_workers_share_the_cells_of_a_task() {
     let world = World::with(SimulatorOptions { duration: Span::fixed(300), ..SimulatorOptions::default() }).await;
     let task = world.create(200).await;
     let mut workers = [world.worker(&["--until-empty"]), world.worker(&["--until-empty"])];
-    let call = || processing::process_pending_subtasks(&world.context, &world.actor, task.id, 10);
-    let (one, two, three, four) = tokio::join!(call(), call(), call(), call());
-    for processed in [one, two, three, four] {
+    let calls = (0..4).map(|_| processing::process_pending_subtasks(&world.context, &world.actor, task.id, 10));
+    let ended = tokio::time::timeout(2 * BOUND, futures::future::join_all(calls)).await;
+    for processed in ended.expect("the calls end") {
         let processed = processed.expect("process the cells");
         assert!(processed.settled);
         assert_eq!(processed.task.completed_subtasks, 200);
@@ -40,12 +40,13 @@ async fn one_cell_can_be_processed_by_a_call_of_its_own() {
     let mut connection = world.pool().acquire().await.expect("a connection");
     let cells = imagemill::crud::subtasks::get_by_task(&mut connection, task.id).await.expect("the cells");
     drop(connection);
-    let cell = processing::process_subtask(&world.context, &world.actor, cells[0].id).await.expect("process the cell");
+    let process = || tokio::time::timeout(2 * BOUND, processing::process_subtask(&world.context, &world.actor, cells[0].id));
+    let cell = process().await.expect("it ends").expect("process the cell");
     assert_eq!(cell.status.as_str(), "completed");
     assert!(cell.result.is_some_and(|url| url.starts_with(world.simulator.url())));
     assert_eq!(world.cells().await, "completed: 1, pending: 1");
     // Again: it has ended, and nothing is submitted.
-    processing::process_subtask(&world.context, &world.actor, cells[0].id).await.expect("look at the cell");
+    process().await.expect("it ends").expect("look at the cell");
     assert_eq!(world.simulator.stats().arrivals, 1);
 }
 
@@ -102,10 +103,11 @@ async fn a_panic_and_a_broken_payload_end_their_own_jobs_alone() {
         });
     let control = monitor.context();
     let running = tokio::spawn(monitor.run());
-    tokio::time::timeout(crate::support::BOUND, engine.stopping()).await.expect("the jobs end");
-    assert!(engine.stop(crate::support::BOUND).await, "everything was settled");
+    tokio::time::timeout(BOUND, engine.stopping()).await.expect("the jobs end");
+    assert!(engine.stop(BOUND).await, "everything was settled");
     control.shutdown().expect("tell apalis");
-    running.await.expect("join").expect("apalis's Monitor ends well");
+    let ended = tokio::time::timeout(BOUND, running).await.expect("apalis's Monitor ends");
+    ended.expect("join").expect("it ends well");
 
     assert_eq!(world.cells().await, "completed: 98, failed/internal: 2");
     let states: Vec<(String, String)> = sqlx::query_as(
@@ -162,7 +164,7 @@ async fn a_stock_apalis_queue_works_beside_ours() {
     world.drain().await;
     let mut names = Vec::new();
     while names.len() < 3 {
-        names.push(tokio::time::timeout(crate::support::BOUND, done.recv()).await.expect("in time").expect("a name"));
+        names.push(tokio::time::timeout(BOUND, done.recv()).await.expect("in time").expect("a name"));
     }
     running.abort();
     names.sort();

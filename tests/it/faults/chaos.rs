@@ -121,6 +121,7 @@ impl Chaos {
         let moment = Duration::from_millis(random.random_range(50..1500));
         let order = if let Deed::Point(point) = deed { Some(format!("{point}:{passing}")) } else { None };
         let Some(mut worker) = self.start(order.as_deref(), "6").await else { return false };
+        // Moments are the subject: what is slept here is when a deed comes, and waits for nothing.
         match deed {
             Deed::Point(_) => {
                 let deadline = Instant::now() + PATIENCE;
@@ -196,7 +197,9 @@ async fn run(plan: Plan) {
     others.spawn(Arc::clone(&chaos).lose_answers(script::part(seed, 1)));
     others.spawn(Arc::clone(&chaos).restart(script::part(seed, 2)));
     others.spawn(Arc::clone(&chaos).terminate(script::part(seed, 3)));
-    let fates = chaos.feed(script::part(seed, 4), &mut others).await;
+    let bound = chaos.plan.bound;
+    let fed = tokio::time::timeout(bound, chaos.feed(script::part(seed, 4), &mut others)).await;
+    let fates = fed.unwrap_or_else(|_| panic!("not over after {bound:?}; so far: {:?}", chaos.done()));
     chaos.fleet.until_ended().await;
     for worker in sturdy {
         worker.leave().await;
@@ -234,6 +237,7 @@ async fn a_little_of_everything() {
         sturdy: 2,
         doomed: 2,
         lease: Duration::from_secs(2),
+        bound: Duration::from_mins(15),
     };
     run(plan).await;
 }
@@ -253,6 +257,7 @@ async fn a_great_deal_of_everything() {
         sturdy: 2,
         doomed: 6,
         lease: Duration::from_millis(1500),
+        bound: Duration::from_hours(2),
     };
     run(plan).await;
 }

@@ -14,7 +14,7 @@ async fn lost(kind: Commit) {
     let reached = fleet.orders.lose_answer(kind, 2);
     fleet.world.create(CELLS).await;
     let mut worker = fleet.worker(&["--concurrency", "8"]).await;
-    drop(reached.await.expect("the order was reached"));
+    drop(reached.await);
     fleet.until_ended().await;
     assert_eq!(fleet.world.cells().await, format!("completed: {CELLS}"));
     // Nothing was submitted twice, and nobody had to find the worker dead.
@@ -54,7 +54,7 @@ async fn the_answer_to_a_hand_over_is_lost() {
     fleet.until("select count(*) = 10 from imagemill.attempts where state = 'accepted'").await;
     let reached = fleet.orders.lose_answer(Commit::Settle, 1);
     worker.process.signal(Signal::TERM);
-    drop(reached.await.expect("the order was reached"));
+    drop(reached.await);
     let status = worker.process.wait().await;
     assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
     assert_eq!(fleet.world.number("select count(*) from apalis.jobs where status = 'Pending' and metadata ? 'resume'").await, 10);
@@ -72,7 +72,7 @@ async fn the_answer_to_a_claim_is_lost_to_a_worker_that_leaves() {
     worker.started().await;
     let reached = fleet.orders.lose_answer(Commit::Claim, 1);
     fleet.world.create(CELLS).await;
-    let reached = reached.await.expect("the order was reached");
+    let reached = reached.await;
     worker.process.signal(Signal::TERM);
     eventually("it leaves", || async { worker.process.log().contains("leaving") }).await;
     drop(reached);
@@ -95,7 +95,7 @@ async fn the_answer_to_a_workers_end_is_lost() {
     fleet.until_ended().await;
     let reached = fleet.orders.lose_answer(Commit::End, 1);
     worker.process.signal(Signal::TERM);
-    drop(reached.await.expect("the order was reached"));
+    drop(reached.await);
     let status = worker.process.wait().await;
     assert_eq!(status.code(), Some(0), "{}", worker.process.last_words());
     assert_eq!(fleet.world.number("select count(*) from apalis.workers").await, 0);
@@ -115,7 +115,7 @@ async fn a_settle_that_is_repeated_meets_the_next_claim_of_its_job() {
     fleet.world.create(1).await;
     let mut worker = fleet.worker(&["--concurrency", "2"]).await;
     // The settle stands, and puts the job back; its answer is on its way.
-    let reached = reached.await.expect("the order was reached");
+    let reached = reached.await;
     fleet.world.simulator.control(|options| options.hold_submits = true).expect("hold the submits");
     eventually("the job was claimed anew, and its POST is out", || async { fleet.world.simulator.stats().arrivals == 2 }).await;
     drop(reached);

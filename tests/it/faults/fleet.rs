@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use imagemill::simulator::SimulatorOptions;
@@ -12,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
 use super::record;
-use crate::support::{Orders, OwnServer, Process, Proxy, Server, World, database, eventually};
+use crate::support::{BOUND, Orders, OwnServer, Process, Proxy, Server, World, database, eventually};
 
 /// See the module.
 pub(super) struct Fleet {
@@ -115,13 +116,16 @@ impl Fleet {
     /// Notes what a worker has out that stopped by itself.
     pub(super) async fn note_halted(&self, worker: &Worker) {
         self.noted().struck.insert(worker.process.id());
-        // What it had asked for before is answered, unless it waits for a lock.
+        // At once, since another may find it dead before what it had asked for is answered; and again when that is.
+        let out = self.submitting(worker).await;
+        self.noted().excused.extend(out);
+        // It may wait for a lock, or go on asking where it runs again: that it is quiet is no promise.
         let quiet = async {
             while worker.proxy.unanswered() > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), quiet).await;
+        let _ = tokio::time::timeout(Duration::from_secs(10), quiet).await;
         let out = self.submitting(worker).await;
         self.noted().excused.extend(out);
     }
@@ -140,6 +144,7 @@ impl Fleet {
 
     async fn submitting_of(&self, process: u32) -> BTreeSet<String> {
         let process = i32::try_from(process).expect("a process id");
+        let deadline = Instant::now() + BOUND;
         loop {
             let rows: Result<Vec<String>, _> = sqlx::query_scalar(
                 "select subtask_id || '/' || ordinal from imagemill.attempts
@@ -151,8 +156,9 @@ impl Fleet {
             match rows {
                 Ok(rows) => return rows.into_iter().collect(),
                 // It is away just now, as the script wants it.
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                Err(error) => assert!(Instant::now() < deadline, "PostgreSQL does not say what is out: {error}"),
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -173,9 +179,11 @@ impl Fleet {
 impl Worker {
     /// Waits until it has registered, or has ended.
     pub(super) async fn started(&mut self) {
+        let deadline = Instant::now() + BOUND;
         let mut ended = false;
         while !ended && !self.process.log().contains("started") {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            assert!(Instant::now() < deadline, "it does not start:\n{}", self.process.last_words());
+            tokio::time::sleep(Duration::from_millis(10)).await;
             ended = self.process.ended().is_some();
         }
     }

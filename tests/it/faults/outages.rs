@@ -45,6 +45,7 @@ async fn away(how: Stop, at_least: Duration) {
         .filter(|entry| entry.task_status == Some(TaskStatus::Success))
         .map(|entry| (entry.upstream_id, entry.polls))
         .collect();
+    // For how long it is away is the subject.
     tokio::time::sleep(at_least.saturating_sub(gone.elapsed())).await;
     server.start_again().await;
 

@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) doomed: usize,
     /// Lease of the workers.
     pub(super) lease: Duration,
+    /// All of it is to be done after so long: ten times what it takes.
+    pub(super) bound: Duration,
 }
 
 /// What is done to one worker.

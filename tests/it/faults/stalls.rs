@@ -106,7 +106,7 @@ async fn a_settle_whose_commit_does_not_arrive_blocks_nobody() {
     let reached = fleet.orders.stall(Commit::Settle, 2);
     fleet.world.create(20).await;
     let mut worker = fleet.worker(&["--concurrency", "8"]).await;
-    let stalled = reached.await.expect("the order was reached");
+    let stalled = reached.await;
     // Its other connections work: the settle is repeated there, while this one still stands.
     tokio::time::timeout(BOUND, fleet.until_ended()).await.expect("the cells end");
     drop(stalled);

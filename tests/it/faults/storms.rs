@@ -19,7 +19,7 @@ impl Chaos {
         for kind in self.plan.commits(&mut random) {
             loop {
                 let reached = self.fleet.orders.lose_answer(kind, random.random_range(1..=3));
-                if let Ok(Ok(reached)) = tokio::time::timeout(PATIENCE, reached).await {
+                if let Ok(reached) = tokio::time::timeout(PATIENCE, reached).await {
                     if kind == Commit::Ledger {
                         self.fleet.excuse_cut(reached.proxy).await;
                     }
@@ -28,6 +28,7 @@ impl Chaos {
                 self.in_vain(&script::lost(kind));
             }
             self.did(script::lost(kind));
+            // The moment of the next is the subject.
             tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
         }
     }
@@ -45,6 +46,7 @@ impl Chaos {
                 _ => (Stop::Immediate, "PostgreSQL stopped at once"),
             };
             server.stop(how).await;
+            // For how long it is away is the subject.
             tokio::time::sleep(Duration::from_millis(random.random_range(0..1500))).await;
             server.start_again_alone().await;
             let cut =
@@ -60,6 +62,7 @@ impl Chaos {
     pub(super) async fn terminate(self: Arc<Self>, mut random: StdRng) {
         let mut terminated = 0;
         while terminated < self.plan.terminations {
+            // The moment is the subject.
             tokio::time::sleep(Duration::from_millis(random.random_range(200..1500))).await;
             let _calm = self.calm.read().await;
             let gone: Vec<bool> = sqlx::query_scalar(
@@ -79,7 +82,7 @@ impl Chaos {
         }
     }
 
-    /// Keeps the workers in cells until all deeds are done.
+    /// Keeps the workers in cells until all deeds are done. The bound of the plan is around it, and so around all of them.
     pub(super) async fn feed(&self, mut random: StdRng, others: &mut JoinSet<()>) -> Fates {
         let mut fates = Fates::default();
         let mut cells = 0;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
+    time::{Instant, timeout_at},
 };
 
 use crate::support::BOUND;
@@ -80,9 +81,11 @@ impl Browser {
         }
         let mut bytes = message.to_string().into_bytes();
         bytes.push(0);
-        self.input.write_all(&bytes).await.expect("write to the browser");
+        let deadline = Instant::now() + BOUND;
+        let written = timeout_at(deadline, self.input.write_all(&bytes)).await;
+        written.unwrap_or_else(|_| panic!("the browser does not take {method}")).expect("write to the browser");
         loop {
-            let message = self.read().await;
+            let message = self.read(deadline, method).await;
             if message["id"] == id {
                 assert!(message["error"].is_null(), "{method}: {}", message["error"]);
                 return message["result"].clone();
@@ -91,10 +94,11 @@ impl Browser {
         }
     }
 
-    async fn read(&mut self) -> Value {
+    /// The next message; others than the one that is waited for do not put the deadline off.
+    async fn read(&mut self, deadline: Instant, awaited: &str) -> Value {
         let mut bytes = Vec::new();
-        let read = tokio::time::timeout(BOUND, self.output.read_until(0, &mut bytes)).await;
-        let read = read.expect("the browser answers").expect("read from the browser");
+        let read = timeout_at(deadline, self.output.read_until(0, &mut bytes)).await;
+        let read = read.unwrap_or_else(|_| panic!("waited in vain for {awaited}")).expect("read from the browser");
         assert!(read > 0, "the browser ended");
         bytes.pop();
         serde_json::from_slice(&bytes).expect("JSON")
@@ -103,6 +107,7 @@ impl Browser {
     /// Waits for something that the browser tells unasked, from the given place in what it has told.
     pub(super) async fn event(&mut self, from: usize, method: &str) -> Value {
         let mut at = from;
+        let deadline = Instant::now() + BOUND;
         loop {
             while at < self.events.len() {
                 if self.events[at]["method"] == method {
@@ -110,7 +115,7 @@ impl Browser {
                 }
                 at += 1;
             }
-            let message = self.read().await;
+            let message = self.read(deadline, method).await;
             self.events.push(message);
         }
     }

@@ -198,7 +198,8 @@ async fn no_line_is_longer_than_the_terminal_and_elsewhere_nothing_is_cut() {
             let drawn = if arguments.contains(&"watch") { "8 in flight" } else { "A study" };
             eventually("it is drawn", async || terminal.text().contains(drawn)).await;
             if arguments == ["task", "list"] {
-                assert!(child.wait().await.unwrap().success());
+                let ended = tokio::time::timeout(BOUND, child.wait()).await.expect("the list ends").unwrap();
+                assert!(ended.success(), "{}", terminal.text());
             }
             child.kill().await.unwrap();
             let text = terminal.text();

@@ -58,8 +58,6 @@ async fn a_change_of_the_limit_by_sql_is_obeyed_by_workers_that_wait() {
     eventually("two are in flight", || async { world.simulator.ledger().len() == 2 }).await;
     change_lane(&world, "max_in_flight = 5").await;
     eventually("five are in flight", || async { world.simulator.ledger().len() == 5 }).await;
-    // Less than there are: no more, and a place that comes free is not given.
-    change_lane(&world, "max_in_flight = 1").await;
     change_lane(&world, "max_in_flight = 6").await;
     eventually("six are in flight", || async { world.simulator.ledger().len() == 6 }).await;
     assert_eq!(world.number(RUNNING).await, 6);
@@ -137,7 +135,7 @@ async fn a_paused_lane_gives_nothing_fresh_and_another_lane_goes_on() {
         .execute(world.pool())
         .await
         .expect("pause the lane");
-    let paused = world.create(3).await;
+    world.create(3).await;
     let other = world.create(3).await;
     move_to_dev(&world, other.id).await;
     let worker = world.worker(&[]);
@@ -146,7 +144,6 @@ async fn a_paused_lane_gives_nothing_fresh_and_another_lane_goes_on() {
     sqlx::query("delete from imagemill.pauses").execute(world.pool()).await.expect("resume the lane");
     world.until("select bool_and(status = 'completed') from imagemill.tasks").await;
     assert_eq!(world.number("select count(*) from imagemill.attempts").await, 6);
-    assert_ne!(paused.id, other.id);
     drop(worker);
     world.assert_settled().await;
 }

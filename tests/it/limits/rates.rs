@@ -1,6 +1,7 @@
 //! Submits a second.
 
-use chrono::{TimeDelta, Utc};
+use std::time::Duration;
+
 use imagemill::simulator::{SimulatorOptions, Span};
 use rustix::process::Signal;
 
@@ -23,10 +24,6 @@ async fn no_second_has_more_submits_than_rate_and_burst() {
     let ledger = world.simulator.ledger();
     let most = most_in_a_second(&ledger);
     assert!(most <= 26, "{most} submits within a second");
-    // The rate was what was waited for: a hundred at once would all be within a second.
-    let accepted = accepted(&ledger);
-    let whole = *accepted.last().expect("a submit") - *accepted.first().expect("a submit");
-    assert!(whole.num_milliseconds() > 3_000, "100 submits in {whole}");
     drop((workers, more));
     world.assert_ledgers_agree().await;
 }
@@ -68,19 +65,20 @@ async fn a_rate_that_is_lowered_while_the_lane_is_throttled_is_obeyed() {
 async fn a_rate_that_is_raised_is_obeyed_at_once_and_no_second_has_too_many() {
     let options = SimulatorOptions { pending_polls: Span::fixed(0), ..SimulatorOptions::default() };
     let world = World::with(options).await;
-    // One every fifty seconds: by that rate the second would leave long after the test has ended.
-    change_lane(&world, "submits_per_second = 0.02, burst = 1, max_in_flight = 1000").await;
+    // One in a quarter of an hour: by that rate the second would leave long after the test has ended.
+    change_lane(&world, "submits_per_second = 0.001, burst = 1, max_in_flight = 1000").await;
     world.create(40).await;
     let workers = [world.worker(&["--concurrency", "20"]), world.worker(&["--concurrency", "20"])];
     world.until("select exists (select from imagemill.lane_states where next_submit_at > now() + interval '20 seconds')").await;
-    let raised = Utc::now();
     change_lane(&world, "submits_per_second = 10, burst = 3").await;
+    // Promised is a second.
+    world
+        .until_within(10 * Duration::from_secs(1), "select count(*) >= 2 from imagemill.attempts where accepted_at is not null")
+        .await;
     world.until("select completed_at is not null from imagemill.tasks").await;
     drop(workers);
     let ledger = world.simulator.ledger();
     let most = most_in_a_second(&ledger);
     assert!(most <= 13, "{most} submits within a second");
-    let second = accepted(&ledger)[1] - raised;
-    assert!(second < TimeDelta::seconds(10), "the first after the raise came after {second}");
     world.assert_ledgers_agree().await;
 }

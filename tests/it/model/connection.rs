@@ -1,6 +1,6 @@
 //! One connection through a gate: which of its messages wait, and what PostgreSQL has committed by its answers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::gate::{Committed, Passing, Shared};
-use crate::support::{Message, Messages};
+use crate::support::{BOUND, Message, Messages};
 
 /// What the client has sent up to a Sync, or as one Query.
 #[derive(Debug, Default)]
@@ -84,7 +84,8 @@ impl Connection {
         }
         // PostgreSQL sees the end; when it has closed its side too, its locks are gone.
         let _ = server.shutdown().await;
-        while let Ok(Ok(1..)) = tokio::time::timeout(Duration::from_secs(10), server.read(&mut from_server)).await {}
+        let closed = async { while let Ok(1..) = server.read(&mut from_server).await {} };
+        assert!(tokio::time::timeout(BOUND, closed).await.is_ok(), "PostgreSQL does not close its side");
         // The client sees an error, not an orderly end.
         let _ = client.set_zero_linger();
     }

@@ -18,7 +18,12 @@ mod rows;
 mod session;
 mod system;
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use proptest::{
     prelude::*,
@@ -175,8 +180,8 @@ impl StateMachineTest for Machine {
 /// No sequence has more steps.
 const LENGTH: usize = 70;
 
-/// Runs so many sequences drawn from this seed.
-fn run(seed: u64, sequences: u32) {
+/// Runs so many sequences drawn from this seed. Returns what was seen, and how often.
+fn run(seed: u64, sequences: u32) -> BTreeMap<&'static str, u64> {
     let config = Config { cases: sequences, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -186,9 +191,10 @@ fn run(seed: u64, sequences: u32) {
         Machine::test_sequential(config.clone(), plan, transitions, seen);
         Ok(())
     });
-    println!("model: {sequences} sequences from seed {seed} in {:.1?}: {:?}", began.elapsed(), SEEN.take());
+    let happened = SEEN.take();
+    println!("model: {sequences} sequences from seed {seed} in {:.1?}: {happened:?}", began.elapsed());
     match ended {
-        Ok(()) => {}
+        Ok(()) => happened,
         Err(TestError::Fail(why, (plan, transitions, _))) => {
             panic!("assertion of the model: seed {seed}: {why}\nthe shortest sequence found, of {plan:?}:\n{transitions:#?}")
         }
@@ -214,6 +220,11 @@ fn the_engine_does_what_the_model_says() {
 fn the_engine_does_what_the_model_says_for_long() {
     let seed = seed();
     let threads: Vec<_> = (0..4).map(|thread| std::thread::spawn(move || run(seed.wrapping_add(thread), 2_500))).collect();
-    let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
-    assert_eq!(failed, 0, "threads that found a fault");
+    let ended: Vec<_> = threads.into_iter().map(std::thread::JoinHandle::join).collect();
+    assert_eq!(ended.iter().filter(|ended| ended.is_err()).count(), 0, "threads that found a fault");
+    // So many sequences come to all of it, or something keeps them from it.
+    let happened: BTreeSet<&str> = ended.into_iter().flatten().flat_map(BTreeMap::into_keys).collect();
+    for what in ["claimed", "settled by a lost claim", "rescued", "answer lost", "waited for a lock"] {
+        assert!(happened.contains(what), "never {what}: {happened:?}");
+    }
 }

@@ -4,6 +4,7 @@ mod fleet;
 mod rate;
 mod tokens;
 
+use chrono::{DateTime, Utc};
 use imagemill::simulator::Simulator;
 use sha2::{Digest as _, Sha256};
 
@@ -23,6 +24,17 @@ fn refuse(simulator: &Simulator, token: &str, status: u16) {
 /// From now on it takes every token again.
 fn take_all(simulator: &Simulator) {
     simulator.control(|options| options.refused_tokens.clear()).expect("sound options");
+}
+
+/// The database's time: what has been committed is seen by each transaction that begins later.
+async fn now(world: &World) -> DateTime<Utc> {
+    sqlx::query_scalar("select clock_timestamp()").fetch_one(world.pool()).await.expect("the time")
+}
+
+/// Submits that were begun later. Their rows' own transactions ask for pauses, and `submitted_at` is when those began.
+async fn begun_after(world: &World, moment: DateTime<Utc>) -> i64 {
+    let query = sqlx::query_scalar("select count(*) from imagemill.attempts where submitted_at > $1").bind(moment);
+    query.fetch_one(world.pool()).await.expect("count the submits")
 }
 
 /// No cell failed, no attempt was counted that was not made, nothing is paused any more, and each pause's beginning and end is

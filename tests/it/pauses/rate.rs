@@ -66,19 +66,26 @@ async fn a_lane_is_not_slowed_down_to_where_it_is_of_no_use() {
 /// Two submits are out together, and both are throttled. The one is answered at once; the other when the lane works again.
 #[tokio::test]
 async fn what_was_out_together_lowers_the_rate_once() {
-    let mut options = SimulatorOptions { submit_latency: Span::fixed(2_000), ..SimulatorOptions::default() };
+    let mut options = SimulatorOptions { submit_latency: Span::fixed(5_000), ..SimulatorOptions::default() };
     options.script.extend((1..=3).map(|arrival| (arrival, Behaviour::status(429))));
     let world = World::with(options).await;
+    let places = |places: i32| {
+        let query = sqlx::query("update imagemill.lanes set max_in_flight = $1").bind(places);
+        async { query.execute(world.pool()).await.expect("set the lanes") }
+    };
+    places(1).await;
+    // Both stand ready before the first is out, so that the start of a process is no part of its time.
+    let workers = [world.worker(&["--concurrency", "1"]), world.worker(&["--concurrency", "1"])];
+    world.until("select count(*) = 2 from apalis.workers where worker_type = 'imagemill'").await;
     world.create(8).await;
-    let first = world.worker(&["--concurrency", "1"]);
     eventually("one is out", || async { world.simulator.stats().arrivals == 1 }).await;
     world.simulator.control(|options| options.submit_latency = Span::fixed(0)).expect("sound options");
-    let second = world.worker(&["--concurrency", "1"]);
+    places(10_000).await;
     world.until("select completed_at is not null from imagemill.tasks").await;
     // The second and the third, which came when the pause was over, and the first: three times the lane was stopped.
     assert_eq!(world.number("select count(*) from imagemill.audit where what = 'pause_lane'").await, 3);
     assert_eq!(changes(&world).await.iter().filter(|(what, _)| what == "lower_rate").count(), 1);
-    drop((first, second));
+    drop(workers);
     world.assert_settled().await;
 }
 

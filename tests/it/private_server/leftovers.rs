@@ -7,22 +7,12 @@ use std::{
         process::CommandExt,
     },
     process::Command,
-    time::{Duration, Instant},
 };
 
 use imagemill::db::private::{PrivateServer, PrivateServerError};
 
-use super::{Holder, acquire, execute, number, pid_file, postmaster, small};
+use super::{Holder, acquire, execute, number, pid_file, postmaster, small, wait_until};
 use crate::support;
-
-/// Waits until that is so, within reason.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience_ends = Instant::now() + Duration::from_mins(1);
-    while !is_so() {
-        assert!(Instant::now() < patience_ends, "never so: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[tokio::test]
 async fn what_a_killed_command_left_running_is_adopted_and_stopped() {

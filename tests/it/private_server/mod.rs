@@ -6,15 +6,20 @@ mod sharing;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Lines, Write},
+    io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use imagemill::db::private::{PrivateServer, ServerOptions};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use crate::support::BOUND;
 
 /// Names the directory to a process of [`holder`].
 const DIRECTORY: &str = "IMAGEMILL_IT_PRIVATE_DIRECTORY";
@@ -47,8 +52,6 @@ async fn holder() {
 /// A process of [`holder`].
 struct Holder {
     child: Child,
-    /// Kept open, as the process has more to say.
-    _said: Lines<BufReader<ChildStdout>>,
     port: u16,
 }
 
@@ -69,13 +72,17 @@ impl Holder {
     /// Waits until it has its share.
     fn ready(mut child: Child) -> Self {
         let said = BufReader::new(child.stdout.take().unwrap());
-        let mut said = said.lines();
-        let port = said
-            .by_ref()
-            .map(Result::unwrap)
-            .find_map(|line| line.strip_prefix(READY).map(|port| port.parse().unwrap()))
-            .expect("a holder that ends without a share");
-        Self { child, _said: said, port }
+        let (sender, ports) = mpsc::channel::<u16>();
+        // To the end, as the process has more to say.
+        thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                if let Some(port) = line.strip_prefix(READY) {
+                    let _ = sender.send(port.parse().unwrap());
+                }
+            }
+        });
+        let port = ports.recv_timeout(BOUND).expect("a holder's share");
+        Self { child, port }
     }
 
     fn start(directory: &Path) -> Self {
@@ -85,13 +92,27 @@ impl Holder {
     /// Ends it in order.
     fn end(mut self) {
         drop(self.child.stdin.take());
-        assert!(self.child.wait().unwrap().success());
+        let mut status = None;
+        wait_until("the holder ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success());
     }
 
     /// Ends it without giving it a chance.
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+/// Waits until that is so, within reason.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience_ends = Instant::now() + BOUND;
+    while !is_so() {
+        assert!(Instant::now() < patience_ends, "never so: {what}");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -57,7 +57,8 @@ async fn missing_programs_and_contrib_files_are_errors_with_the_install_line() {
 #[tokio::test]
 async fn a_directory_that_the_account_of_the_server_cannot_enter_is_named() {
     if !rustix::process::geteuid().is_root() {
-        return; // The server runs under our own account, which can enter what it made.
+        eprintln!("SKIPPED: the server runs under this account, which can enter what it made (run it as root)");
+        return;
     }
     let closed = support::temporary_directory().join("closed");
     fs::DirBuilder::new().mode(0o700).create(&closed).unwrap();

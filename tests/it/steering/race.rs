@@ -34,6 +34,7 @@ fn seed() -> u64 {
 async fn steer(world: &World, task: Uuid, mut random: StdRng) {
     let (context, actor) = (&world.context, &world.actor);
     for _ in 0..random.random_range(1..=3) {
+        // The moment is the subject.
         tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
         let cells = vec![random.random_range(0..6)];
         let done = match random.random_range(0..6) {

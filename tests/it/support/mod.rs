@@ -10,4 +10,4 @@ pub(crate) use own_server::{OwnServer, Stop};
 pub(crate) use postgres::{TestDatabase, database, empty_database};
 pub(crate) use proxy::{Commit, Message, Messages, Orders, Proxy, Server};
 pub(crate) use run_directory::temporary_directory;
-pub(crate) use world::{BOUND, LEASE, Process, TOKEN, World, eventually};
+pub(crate) use world::{BOUND, LEASE, Process, TOKEN, World, eventually, eventually_within};

@@ -32,8 +32,9 @@ pub(crate) const TOKEN: &str = "the-right-token";
 /// Lease of the workers in tests: short, so that a rescue is soon.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// How long a test waits for something before it says that it will not come.
-pub(crate) const BOUND: Duration = Duration::from_mins(1);
+/// How long a test waits for something before it says that it will not come: ten times the longest that any of them waits for,
+/// which is a rescue after [`LEASE`] with all that follows from it. Only a test that fails takes longer by it.
+pub(crate) const BOUND: Duration = Duration::from_secs(150);
 
 /// Lines of a process that a failed test shows.
 const LAST_WORDS: usize = 100;
@@ -231,7 +232,12 @@ impl World {
 
     /// Waits for a condition in SQL.
     pub(crate) async fn until(&self, statement: &'static str) {
-        eventually(statement, || async {
+        self.until_within(BOUND, statement).await;
+    }
+
+    /// The same with a bound of its own: ten times the promise.
+    pub(crate) async fn until_within(&self, bound: Duration, statement: &'static str) {
+        eventually_within(bound, statement, || async {
             sqlx::query_scalar::<_, bool>(statement)
                 .fetch_one(self.pool())
                 .await
@@ -412,14 +418,25 @@ impl Drop for Process {
 }
 
 /// Waits for a condition, with a bound.
-pub(crate) async fn eventually<F, R>(what: &str, mut condition: F)
+pub(crate) async fn eventually<F, R>(what: &str, condition: F)
 where
     F: FnMut() -> R,
     R: Future<Output = bool>,
 {
-    let deadline = Instant::now() + BOUND;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually_within(BOUND, what, condition).await;
+}
+
+/// The same with a bound of its own.
+pub(crate) async fn eventually_within<F, R>(bound: Duration, what: &str, mut condition: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Around each look as well, which may be what hangs.
+    tokio::time::timeout(bound, waiting).await.unwrap_or_else(|_| panic!("waited {bound:?} in vain for: {what}"));
 }

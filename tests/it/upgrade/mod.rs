@@ -8,7 +8,8 @@ mod older;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use imagemill::{
@@ -17,7 +18,10 @@ use imagemill::{
 };
 use rustix::process::Signal;
 
-use crate::support::{Process, World, empty_database, eventually};
+use crate::{
+    commands::output,
+    support::{Process, World, empty_database, eventually, eventually_within},
+};
 
 /// Cells of the older program's task.
 const OLDER: i64 = 100;
@@ -25,11 +29,12 @@ const OLDER: i64 = 100;
 /// Cells of the present program's task: so many that some are left when the older ones are done.
 const PRESENT: i64 = 200;
 
-/// Runs a command to its end; returns what it printed.
-fn run(mut command: Command) -> String {
-    let output = command.output().expect("run it");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
+/// Runs a command to its end, which is a good one.
+async fn run(mut command: Command) {
+    command.stdin(Stdio::null());
+    let named = format!("{command:?}");
+    let output = output(command).await;
+    assert!(output.status.success(), "{named}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A task file of so many cells that every version takes: two axes, one of ten values.
@@ -74,10 +79,10 @@ async fn drain_together(older: &Path) -> Drained {
     let mut init = Command::new(older);
     init.arg("init-db").current_dir(place.path()).env_clear().env("HOME", place.path()).env("IMAGEMILL_IGNORE_ENV_FILES", "1");
     init.env("DATABASE_URL", secrecy::ExposeSecret::expose_secret(&database.url));
-    run(init);
+    run(init).await;
     let world = World::on(database, options).await;
     // A setting that came later is a wrong one to it.
-    let unknown = older::unknown_settings(world.command_of(older, &["task", "list"]));
+    let unknown = older::unknown_settings(world.command_of(older, &["task", "list"])).await;
     let command = |program: &Path, arguments: &[&str]| {
         let mut command = world.command_of(program, arguments);
         if program == older {
@@ -87,18 +92,18 @@ async fn drain_together(older: &Path) -> Drained {
         }
         command
     };
-    let create = |program: &Path, name: &str, cells: i64| {
+    let create = async |program: &Path, name: &str, cells: i64| {
         let file = task_file(&world, name, cells);
-        run(command(program, &["--as", "tester", "task", "create", file.to_str().expect("a path in UTF-8")]));
+        run(command(program, &["--as", "tester", "task", "create", file.to_str().expect("a path in UTF-8")])).await;
     };
-    create(older, "older", OLDER);
+    create(older, "older", OLDER).await;
     let log = world.directory.path().join("older-worker.log");
     let mut old_worker = Process::start(command(older, &["worker", "--concurrency", "5"]), log);
     world.until("select count(*) >= 5 from imagemill.subtasks where status = 'completed'").await;
     // Of a lane that has a budget for the day, what was submitted before counts too.
     let budgets = "update imagemill.lanes set max_submits_per_day = 1000000";
     sqlx::query(budgets).execute(world.pool()).await.expect("set the budgets");
-    run(world.command(&["init-db"]));
+    run(world.command(&["init-db"])).await;
     let present = Path::new(env!("CARGO_BIN_EXE_imagemill"));
     let mut new_worker = world.worker(&["--concurrency", "5"]);
     eventually("the present worker does older cells", || {
@@ -106,8 +111,8 @@ async fn drain_together(older: &Path) -> Drained {
         async move { done.await >= 5 }
     })
     .await;
-    create(present, "present", PRESENT);
-    eventually("every cell ends", || {
+    create(present, "present", PRESENT).await;
+    eventually_within(Duration::from_mins(3), "every cell ends", || {
         // Who ends before its work is done says why.
         for worker in [&mut old_worker, &mut new_worker] {
             assert!(worker.is_running(), "{}", worker.log());

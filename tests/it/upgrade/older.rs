@@ -6,9 +6,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use tokio::sync::Mutex;
+
+use crate::commands::{output, output_within};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -56,8 +59,8 @@ fn migrations_at(commit: &str) -> BTreeSet<String> {
 }
 
 /// The environment variables of this command that a program refuses because they came after it.
-pub(super) fn unknown_settings(mut command: Command) -> Vec<String> {
-    let output = command.output().expect("run it");
+pub(super) async fn unknown_settings(command: Command) -> Vec<String> {
+    let output = output(command).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let unknown = |line: &str| {
         let (before, _) = line.split_once("): there is no such setting")?;
@@ -128,7 +131,7 @@ pub(super) async fn program(found: &str) -> PathBuf {
         if program.is_file() {
             return program;
         }
-        match make(&commit, &place, &program) {
+        match make(&commit, &place, &program).await {
             Ok(()) => return program,
             Err(error) => said = error,
         }
@@ -138,11 +141,13 @@ pub(super) async fn program(found: &str) -> PathBuf {
 }
 
 /// Builds the program of a commit.
-fn make(commit: &str, place: &Path, program: &Path) -> Result<(), String> {
+async fn make(commit: &str, place: &Path, program: &Path) -> Result<(), String> {
     let target = place.join("target");
     let sources = tempfile::Builder::new().prefix("sources-").tempdir_in(place).expect("a directory for the sources");
     unpack(commit, sources.path());
-    build(sources.path(), &target, &["--offline"]).or_else(|_| build(sources.path(), &target, &[]))?;
+    if build(sources.path(), &target, &["--offline"]).await.is_err() {
+        build(sources.path(), &target, &[]).await?;
+    }
     // Under its own name in one step: nobody finds half of it.
     let copy = sources.path().join("imagemill.built");
     fs::copy(target.join("debug/imagemill"), &copy).expect("copy the program");
@@ -180,7 +185,7 @@ fn unpack(commit: &str, place: &Path) {
     assert!(archive.wait().expect("git archive").success() && unpacked.success(), "{commit} cannot be unpacked");
 }
 
-fn build(sources: &Path, target: &Path, how: &[&str]) -> Result<(), String> {
+async fn build(sources: &Path, target: &Path, how: &[&str]) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").to_owned());
     let mut build = Command::new(cargo);
     // What this test was told of its own package is not meant for another: dependencies would be built again for it.
@@ -189,14 +194,13 @@ fn build(sources: &Path, target: &Path, how: &[&str]) -> Result<(), String> {
             build.env_remove(name);
         }
     }
-    let output = build
+    build
         .args(["build", "--locked", "--bin", "imagemill"])
         .args(how)
         .current_dir(sources)
         .env("CARGO_TARGET_DIR", target)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
+        .stdin(Stdio::null());
+    let output = output_within(Duration::from_mins(30), build).await;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 

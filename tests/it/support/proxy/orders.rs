@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::wire::Commit;
+use crate::support::BOUND;
 
 /// Where an order takes hold of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,22 +43,26 @@ pub(crate) struct Reached {
 
 impl Orders {
     /// Delivers a commit of this kind, the nth from now, and cuts the connection instead of the answer. Resolves when
-    /// PostgreSQL has committed; the cut follows when what it resolves to is dropped.
-    pub(crate) fn lose_answer(&self, kind: Commit, nth: u32) -> oneshot::Receiver<Reached> {
+    /// PostgreSQL has committed; the cut follows when what it resolves to is dropped. Who awaits it in vain fails; the order is
+    /// withdrawn when this is dropped.
+    pub(crate) fn lose_answer(&self, kind: Commit, nth: u32) -> impl Future<Output = Reached> + use<> {
         self.order(Place::After, kind, nth)
     }
 
     /// Keeps a commit of this kind, the nth from now, from PostgreSQL: its client has stalled in the middle of its
     /// transaction. It is delivered when what this resolves to is dropped.
-    pub(crate) fn stall(&self, kind: Commit, nth: u32) -> oneshot::Receiver<Reached> {
+    pub(crate) fn stall(&self, kind: Commit, nth: u32) -> impl Future<Output = Reached> + use<> {
         self.order(Place::Before, kind, nth)
     }
 
-    fn order(&self, place: Place, kind: Commit, nth: u32) -> oneshot::Receiver<Reached> {
+    fn order(&self, place: Place, kind: Commit, nth: u32) -> impl Future<Output = Reached> + use<> {
         let (told, reached) = oneshot::channel();
         let order = Order { place, kind, passing: nth.saturating_sub(1), told };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(order);
-        reached
+        async move {
+            let reached = tokio::time::timeout(BOUND, reached).await;
+            reached.unwrap_or_else(|_| panic!("no commit for the order: {kind:?} {place:?}")).expect("the orders are there")
+        }
     }
 
     /// A commit of these kinds is at this place in this proxy. Returns what ends the wait that an order asks for.
