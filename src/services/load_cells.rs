@@ -83,6 +83,10 @@ impl Kept {
     }
 
     fn keep(&mut self, prompts: &HashMap<Uuid, Prompts>) {
+        if prompts.is_empty() {
+            // As after most loads. What came together may be more than is kept, and stays until something else comes.
+            return;
+        }
         let values: usize = prompts.values().map(values).sum();
         if self.values + values > KEPT_VALUES {
             *self = Self::default();
