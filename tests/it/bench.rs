@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What must be measured, whatever it comes to, and how many rows it takes.
-const MEASURES: [(&str, usize); 16] = [
+const MEASURES: [(&str, usize); 20] = [
     ("create", 4),
     ("drain-4", 1),
     ("drain-1", 1),
@@ -26,10 +26,14 @@ const MEASURES: [(&str, usize); 16] = [
     ("idle", 3),
     ("ten-thousand", 6),
     ("kill", 1),
+    ("leave", 2),
     ("cost", 4),
     ("lane-full", 3),
+    ("limit", 2),
     ("rate", 2),
     ("turns", 3),
+    ("pause", 3),
+    ("cancel", 2),
     ("claim", 3),
 ];
 
@@ -77,8 +81,9 @@ async fn every_row_is_taken_and_nothing_is_left() {
         let of_it: Vec<&Value> = rows.iter().filter(|row| row["measure"] == measure).collect();
         assert_eq!(of_it.len(), count, "{measure}: {of_it:#?}\n{said}");
         for row in of_it {
-            // A roll-up may begin in the same instant as the settle before it; an idle worker may say nothing for a second.
-            let least = if ["roll-up", "idle"].contains(&measure) { -f64::EPSILON } else { 0.0 };
+            // A roll-up may begin in the same instant as the settle before it; an idle worker may say nothing for a second; what an
+            // operator wants may be obeyed at once.
+            let least = if ["roll-up", "idle", "limit", "pause", "cancel"].contains(&measure) { -f64::EPSILON } else { 0.0 };
             assert!(row["reached"].as_f64().is_some_and(|reached| reached > least && reached < 1e9), "{row:#}");
         }
     }

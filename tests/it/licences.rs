@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, iter::Peekable, process::Command};
 
+use crate::commands::output;
+
 /// The licences that are taken, by their SPDX names. They ask for their text to be kept, and nothing of our own code.
 const ACCEPTED: &[&str] = &[
     "0BSD",
@@ -22,8 +24,10 @@ const ACCEPTED: &[&str] = &[
 /// Crates that name a file instead of a licence, and what that file is.
 const BY_FILE: &[(&str, &str)] = &[("apalis-postgres", "MIT License")];
 
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run the program");
+async fn run(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = output(command).await;
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -79,13 +83,13 @@ fn expressions_are_read_as_they_are_meant() {
     }
 }
 
-#[test]
-fn every_dependency_has_a_permissive_licence() {
-    let version = run(&std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()), &["-vV"]);
+#[tokio::test]
+async fn every_dependency_has_a_permissive_licence() {
+    let version = run(&std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()), &["-vV"]).await;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("the host");
     // Of this platform, since the crates of others need not be on this machine.
     let arguments = ["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform", host];
-    let metadata = run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), &arguments);
+    let metadata = run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), &arguments).await;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("JSON");
     let nodes = metadata["resolve"]["nodes"].as_array().expect("the graph");
     let used: BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();

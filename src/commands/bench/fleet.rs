@@ -52,8 +52,16 @@ impl Fleet {
 
     /// Starts the workers.
     pub(super) fn start(&mut self, bench: &Bench) -> Result<(), Failure> {
+        self.start_with(bench, &[])
+    }
+
+    /// The same, with settings.
+    pub(super) fn start_with(&mut self, bench: &Bench, settings: &[(&str, &str)]) -> Result<(), Failure> {
         let mut effective = bench.ground.settings(&self.database, &self.simulated, POLL_INTERVAL)?;
         effective.set("lanes.prod.max_polls", "1000000");
+        for (key, value) in settings {
+            effective.set(key, *value);
+        }
         for _ in 0..WORKERS {
             self.workers.push(bench.ground.worker(&effective, &["--concurrency", SLOTS])?);
         }

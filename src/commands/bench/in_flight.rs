@@ -73,7 +73,7 @@ async fn hold(bench: &Bench, open_files: Option<u32>, how: &str) -> Result<Vec<R
     while accepted < wanted && began.elapsed() < PATIENCE {
         worker.has_ended()?;
         look(&mut connection).await?;
-        accepted = rows::accepted(&mut connection).await.map_err(Failure::failed)?;
+        accepted = rows::attempts(&mut connection, "accepted").await.map_err(Failure::failed)?;
         tokio::time::sleep(TICK).await;
     }
     let took = began.elapsed();

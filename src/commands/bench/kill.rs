@@ -9,21 +9,19 @@ use chrono::Utc;
 
 use super::{
     Bench,
+    endless::{self, Endless},
     rows::{Must, Row, number},
-    tasks::{self, DRAINED, cells, scaled},
+    tasks::cells,
 };
-use crate::{commands::report::Failure, db::bench::rows};
+use crate::commands::report::Failure;
 
 const NAME: &str = "kill";
-
-/// Cells that the two workers hold together.
-const CELLS: f64 = 200.0;
 
 /// The lease where it is not the default one, in seconds: with a small scale nobody wants to wait for that.
 const SHORT_LEASE: f64 = 2.0;
 const LEASE: f64 = 15.0;
 
-/// For the cells to be accepted, and for the rescue beyond its bound.
+/// For the rescue beyond its bound.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Polls that the dead worker had sent may arrive that much later.
@@ -34,28 +32,23 @@ const TICK: Duration = Duration::from_millis(100);
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let ground = &bench.ground;
-    let database = ground.database("killed").await?;
-    let simulated = bench.simulated(&["--duration", "3600000"]).await?;
-    let mut effective = ground.settings(&database, &simulated, "1s")?;
-    effective.set("lanes.prod.max_polls", "1000000");
+    let mut endless = Endless::prepare(bench, "killed", "1s").await?;
     let lease = (LEASE * bench.options.scale()).max(SHORT_LEASE);
     let beat = lease / 5.0;
     if lease < LEASE {
-        effective.set("queue.lease", format!("{lease}s"));
-        effective.set("queue.beat", format!("{beat}s"));
+        endless.effective.set("queue.lease", format!("{lease}s"));
+        endless.effective.set("queue.beat", format!("{beat}s"));
     }
-    let grid = scaled(DRAINED, (CELLS / cells(DRAINED) as f64 * bench.options.scale()).max(0.02));
+    let grid = endless::held(bench, 1.0);
     let count = cells(grid);
     // Half of them each; and whoever outlives the other has room for all.
-    let half = (count / 2).to_string();
-    tasks::create(ground, &database, 1, grid).await?;
-    let mut connection = database.connect().await?;
-    let victim = ground.worker(&effective, &["--concurrency", &half])?;
-    wait_for(&mut connection, (count / 2) as i64).await?;
-    let heir = ground.worker(&effective, &["--concurrency", &count.to_string()])?;
-    wait_for(&mut connection, count as i64).await?;
-    let process = i32::try_from(victim.id()).map_err(Failure::failed)?;
-    let held = rows::held_by(&mut connection, process).await.map_err(Failure::failed)?;
+    let half = count / 2;
+    endless.create(ground, grid).await?;
+    let victim = ground.worker(&endless.effective, &["--concurrency", &half.to_string()])?;
+    endless.until("accepted", half).await?;
+    let heir = ground.worker(&endless.effective, &["--concurrency", &count.to_string()])?;
+    endless.until("accepted", count).await?;
+    let held = endless.held_by(&victim).await?;
     if held.is_empty() {
         return Err(Failure::failed("the worker that was to be killed held nothing"));
     }
@@ -72,7 +65,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
                 held.len()
             )));
         }
-        for entry in simulated.ledger(0).await? {
+        for entry in endless.simulated.ledger(0).await? {
             if let Some(at) = entry.last_polled_at.map(|at| (at - killed).as_seconds_f64())
                 && at > ON_THE_WAY
                 && held.contains(&entry.upstream_id)
@@ -82,11 +75,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
         }
         tokio::time::sleep(TICK).await;
     }
-    let submits = simulated.stats().await?.accepted;
+    let submits = endless.simulated.stats().await?.accepted;
     heir.stop().await?;
-    simulated.stop().await?;
-    drop(connection);
-    ground.drop(database).await?;
+    endless.stop(ground).await?;
     if submits != count as u64 {
         return Err(Failure::failed(format_args!("{submits} submits for {count} cells")));
     }
@@ -96,16 +87,4 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let what = format!("kill -9 to the last poll of its {} cells by another worker", held.len());
     let note = format!("the first after {} s; lease {} s, beat {} s", number(first), number(lease), number(beat));
     Ok(vec![Row::new(NAME, what, last, "s", Must::AtMost(bound)).note(note)])
-}
-
-/// Waits until so many cells are accepted.
-async fn wait_for(connection: &mut sqlx::PgConnection, wanted: i64) -> Result<(), Failure> {
-    let began = Instant::now();
-    while rows::accepted(connection).await.map_err(Failure::failed)? < wanted {
-        if began.elapsed() > PATIENCE {
-            return Err(Failure::failed("the cells were not accepted"));
-        }
-        tokio::time::sleep(TICK).await;
-    }
-    Ok(())
 }

@@ -1,10 +1,12 @@
 //! `imagemill bench`: what the engine costs and how fast it is, on this machine, beside apalis-postgres's stock backend.
 
+mod cancel;
 mod claim;
 mod claims;
 mod cost;
 mod create;
 mod drain;
+mod endless;
 mod fleet;
 mod ground;
 mod history;
@@ -13,8 +15,11 @@ mod in_flight;
 mod kill;
 mod lane_full;
 mod latency;
+mod leave;
+mod limit;
 mod linux;
 mod machine;
+mod pause;
 mod process;
 mod prune;
 mod rate;
@@ -42,7 +47,7 @@ use self::{drain::Rate, ground::Ground, machine::Machine, rows::Row, simulated::
 use super::{output, report::Failure, running::Leave};
 
 /// Names of the measures, in the order in which they are taken.
-const MEASURES: [&str; 16] = [
+const MEASURES: [&str; 20] = [
     "create",
     "drain-4",
     "drain-1",
@@ -54,10 +59,14 @@ const MEASURES: [&str; 16] = [
     "idle",
     "ten-thousand",
     "kill",
+    "leave",
     "cost",
     "lane-full",
+    "limit",
     "rate",
     "turns",
+    "pause",
+    "cancel",
     "claim",
 ];
 
@@ -209,10 +218,14 @@ impl Bench {
             "idle" => idle::measure(self).await,
             "ten-thousand" => in_flight::measure(self).await,
             "kill" => kill::measure(self).await,
+            "leave" => leave::measure(self).await,
             "cost" => cost::measure(self).await,
             "lane-full" => lane_full::measure(self).await,
+            "limit" => limit::measure(self).await,
             "rate" => rate::measure(self).await,
             "turns" => turns::measure(self).await,
+            "pause" => pause::measure(self).await,
+            "cancel" => cancel::measure(self).await,
             _ => claim::measure(self).await,
         }
     }

@@ -19,7 +19,7 @@ use super::scratch::Scratch;
 use crate::commands::report::Failure;
 
 /// Time to leave in order; then it is killed.
-const LEAVING: Duration = Duration::from_secs(40);
+pub(super) const LEAVING: Duration = Duration::from_secs(40);
 
 /// What to start.
 pub(super) struct Start<'a> {
@@ -118,9 +118,14 @@ impl Process {
         }
     }
 
+    /// Tells it to leave.
+    pub(super) fn leave(&mut self) {
+        drop(self.parent.take());
+    }
+
     /// Tells it to leave, and waits for that.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
-        drop(self.parent.take());
+        self.leave();
         self.finish(LEAVING).await
     }
 

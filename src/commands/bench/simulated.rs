@@ -3,6 +3,7 @@
 use std::{ffi::OsString, sync::Arc, time::Duration};
 
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use super::{
     process::{Process, Start},
@@ -62,6 +63,23 @@ impl Simulated {
     /// Its counters.
     pub(super) async fn stats(&self) -> Result<Stats, Failure> {
         self.get("stats").await
+    }
+
+    /// Changes its options.
+    pub(super) async fn control(&self, patch: &Value) -> Result<(), Failure> {
+        let answer = self.http.post(format!("{}/control", self.url)).json(patch).send().await.map_err(Failure::failed)?;
+        answer.error_for_status().map_err(Failure::failed)?;
+        Ok(())
+    }
+
+    /// Refuses the token that its clients have, from now on.
+    pub(super) async fn refuse_token(&self) -> Result<(), Failure> {
+        self.control(&json!({ "token": "another" })).await
+    }
+
+    /// Takes it again.
+    pub(super) async fn take_token(&self) -> Result<(), Failure> {
+        self.control(&json!({ "token": self.token })).await
     }
 
     /// Ends it.

@@ -1,5 +1,6 @@
 //! What a lane allows, and a transaction that keeps what is dead from being cleaned away.
 
+use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction, prelude::FromRow};
 use uuid::Uuid;
 
@@ -83,6 +84,61 @@ pub async fn submitted(connection: &mut PgConnection, tasks: &[Uuid]) -> Result<
     .bind(tasks)
     .fetch_all(connection)
     .await
+}
+
+/// PostgreSQL's clock.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn now(connection: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar("select clock_timestamp()").fetch_one(connection).await
+}
+
+/// Seconds from a moment to the last submit after it that more than so many others of the lane were out with; none: there was none.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn last_above(
+    connection: &mut PgConnection,
+    lane: &str,
+    since: DateTime<Utc>,
+    places: i32,
+) -> Result<Option<f64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select extract(epoch from max(a.submitted_at) - $2)::float8
+         from imagemill.attempts a
+         where a.lane = $1 and a.submitted_at > $2
+           and (select count(*) from imagemill.attempts b
+                where b.lane = $1 and b.submitted_at <= a.submitted_at
+                  and (b.finished_at is null or b.finished_at > a.submitted_at)) > $3",
+    )
+    .bind(lane)
+    .bind(since)
+    .bind(places)
+    .fetch_one(connection)
+    .await
+}
+
+/// When each submit began whose token was refused: seconds after the end of the first of them, in their order.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn refused(connection: &mut PgConnection, lane: &str) -> Result<Vec<f64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select extract(epoch from submitted_at - min(finished_at) over ())::float8
+         from imagemill.attempts where lane = $1 and http_status = 401 order by submitted_at",
+    )
+    .bind(lane)
+    .fetch_all(connection)
+    .await
+}
+
+/// Cells that failed.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn failed(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from imagemill.subtasks where status = 'failed'").fetch_one(connection).await
 }
 
 /// Begins a transaction that has a number and a snapshot: as long as it is open, no version of a row goes.

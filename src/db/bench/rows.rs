@@ -30,12 +30,12 @@ pub async fn roll_ups(connection: &mut PgConnection, tasks: &[Uuid]) -> Result<V
     .await
 }
 
-/// How many attempts have an upstream id and no end.
+/// How many attempts are in this state.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub async fn accepted(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("select count(*) from imagemill.attempts where state = 'accepted'").fetch_one(connection).await
+pub async fn attempts(connection: &mut PgConnection, state: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from imagemill.attempts where state = $1").bind(state).fetch_one(connection).await
 }
 
 /// The upstream ids of the open attempts of the jobs that a process holds, by its number.

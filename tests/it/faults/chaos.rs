@@ -86,12 +86,11 @@ impl Chaos {
     }
 
     /// A worker that has registered; none: it met a fault before it could.
-    async fn start(&self, order: Option<&str>, concurrency: &str) -> Option<Worker> {
+    pub(super) async fn start(&self, order: Option<&str>, arguments: &[&str]) -> Option<Worker> {
         let _calm = self.calm.read().await;
-        let arguments = ["--concurrency", concurrency];
         let mut worker = match order {
-            Some(order) => self.fleet.doomed(order, &arguments).await,
-            None => self.fleet.worker(&arguments).await,
+            Some(order) => self.fleet.doomed(order, arguments).await,
+            None => self.fleet.worker(arguments).await,
         };
         worker.started().await;
         let ended = worker.process.ended();
@@ -120,7 +119,9 @@ impl Chaos {
         let passing = random.random_range(1..=3);
         let moment = Duration::from_millis(random.random_range(50..1500));
         let order = if let Deed::Point(point) = deed { Some(format!("{point}:{passing}")) } else { None };
-        let Some(mut worker) = self.start(order.as_deref(), "6").await else { return false };
+        let Some(mut worker) = self.start(order.as_deref(), &["--lanes", "prod", "--concurrency", "6"]).await else {
+            return false;
+        };
         // Moments are the subject: what is slept here is when a deed comes, and waits for nothing.
         match deed {
             Deed::Point(_) => {
@@ -188,13 +189,14 @@ async fn run(plan: Plan) {
     let chaos = Chaos::new(plan, seed).await;
     let mut sturdy = Vec::new();
     while sturdy.len() < chaos.plan.sturdy {
-        sturdy.extend(chaos.start(None, "12").await);
+        sturdy.extend(chaos.start(None, &["--lanes", "prod", "--concurrency", "12"]).await);
     }
     let mut others = JoinSet::new();
     for number in 0..chaos.plan.doomed {
         others.spawn(Arc::clone(&chaos).doom(script::part(seed, 10 + number as u64)));
     }
     others.spawn(Arc::clone(&chaos).lose_answers(script::part(seed, 1)));
+    others.spawn(Arc::clone(&chaos).overtake(script::part(seed, 5)));
     others.spawn(Arc::clone(&chaos).restart(script::part(seed, 2)));
     others.spawn(Arc::clone(&chaos).terminate(script::part(seed, 3)));
     let bound = chaos.plan.bound;
@@ -232,6 +234,7 @@ async fn a_little_of_everything() {
         leaves: 2,
         stops: 1,
         answers: 2,
+        overtaken: 2,
         restarts: 2,
         terminations: 3,
         sturdy: 2,
@@ -252,6 +255,7 @@ async fn a_great_deal_of_everything() {
         leaves: 20,
         stops: 10,
         answers: 100,
+        overtaken: 20,
         restarts: 10,
         terminations: 20,
         sturdy: 2,

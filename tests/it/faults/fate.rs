@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use imagemill::{
     models::{Prompt, TaskInput},
-    services::task_service,
+    services::task_service::{self, CreatedTask},
     simulator::{Behaviour, Rule},
 };
 use rand::{RngExt as _, rngs::StdRng};
@@ -97,13 +97,25 @@ impl Fates {
         });
         let rules: Vec<Rule> = rules.collect();
         world.simulator.control(|options| options.rules.extend(rules)).expect("tell the simulator");
-        let input = TaskInput::new(format!("chaos {task}")).seed(7);
-        let input = input.variable_prompt("cell", (0..cells).map(|cell| Prompt::freetext(prompt(cell))).collect::<Vec<_>>());
-        let definition = input.validate(&(&world.context.settings.limits).into()).expect("a sound definition");
-        let task = task_service::create_task(&world.context, &world.actor, &definition).await.expect("create the task");
+        let task = create(world, TaskInput::new(format!("chaos {task}")), (0..cells).map(prompt)).await;
         for (cell, fate) in drawn {
             let cell = i32::try_from(cell).expect("a small number");
             self.by_cell.insert((task.id.to_string(), cell), fate);
         }
     }
+}
+
+/// Creates a task of a lane whose cells fail once each, and get a picture from their second attempt.
+pub(super) async fn create_failing_once(world: &World, lane: &str, number: usize, cells: usize) {
+    let prompt = |cell: usize| format!("{lane} {number}/{cell}.");
+    let failure = || Behaviour::Failure { message: "no GPU".to_owned() };
+    let rule = |cell| Rule { prompt: Some(prompt(cell)), times: Some(1), ..Rule::new(failure()) };
+    world.simulator.control(|options| options.rules.extend((0..cells).map(rule))).expect("tell the simulator");
+    create(world, TaskInput::new(format!("{lane} {number}")).lane(lane), (0..cells).map(prompt)).await;
+}
+
+async fn create(world: &World, input: TaskInput, prompts: impl Iterator<Item = String>) -> CreatedTask {
+    let input = input.seed(7).variable_prompt("cell", prompts.map(Prompt::freetext).collect::<Vec<_>>());
+    let definition = input.validate(&(&world.context.settings.limits).into()).expect("a sound definition");
+    task_service::create_task(&world.context, &world.actor, &definition).await.expect("create the task")
 }

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
 use super::record;
-use crate::support::{BOUND, Orders, OwnServer, Process, Proxy, Server, World, database, eventually};
+use crate::support::{BOUND, Orders, OwnServer, Process, Proxy, Reached, Server, World, database, eventually};
 
 /// See the module.
 pub(super) struct Fleet {
@@ -132,9 +132,24 @@ impl Fleet {
 
     /// A worker is about to lose the answer to a commit of its ledger: notes what it has out.
     pub(super) async fn excuse_cut(&self, proxy: u64) {
-        let process = self.noted().processes.get(&proxy).copied().expect("a proxy of this fleet");
-        let out = self.submitting_of(process).await;
+        let out = self.submitting_of(self.process_of(proxy)).await;
         self.noted().cut.extend(out);
+    }
+
+    /// A worker waits for the answer to a settle that put cells back. Waits until it has one of them under way anew, so that the settle,
+    /// repeated, meets its own next claim; not for long, since others may have them.
+    pub(super) async fn begins_anew(&self, reached: &Reached) -> bool {
+        let process = self.process_of(reached.proxy);
+        let begun = async {
+            while !record::is_begun_anew(self.world.pool(), reached.backend, process).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), begun).await.is_ok()
+    }
+
+    fn process_of(&self, proxy: u64) -> u32 {
+        self.noted().processes.get(&proxy).copied().expect("a proxy of this fleet")
     }
 
     /// Request ids of this worker's rows that are `submitting`; asked until PostgreSQL answers.

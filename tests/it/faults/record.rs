@@ -11,7 +11,9 @@ create table faults.steps (
     id         text not null,
     from_state text not null,
     to_state   text not null,
-    own        boolean
+    own        boolean,
+    backend    integer not null default pg_backend_pid(),
+    written_by xid8 not null default pg_current_xact_id()
 );
 create function faults.note() returns trigger language plpgsql as $$
 declare
@@ -103,6 +105,25 @@ pub(super) async fn rounds_not_ended_once(pool: &PgPool) -> Vec<String> {
     .fetch_all(pool)
     .await
     .expect("count the ends of rounds")
+}
+
+/// Whether a worker process holds anew a cell that the last commit of this backend put back, and has a new attempt of it under way. A
+/// server that is away says nothing.
+pub(super) async fn is_begun_anew(pool: &PgPool, backend: i32, process: u32) -> bool {
+    sqlx::query_scalar(
+        "select exists (
+             select from faults.steps put_back
+             join imagemill.attempts a on a.subtask_id::text = put_back.id and a.finished_at is null
+             join imagemill.incarnations i on i.name = a.worker and i.pid = $2
+             join apalis.jobs j on j.idempotency_key = put_back.id and j.lock_by = a.worker and j.attempts = a.claim and j.status = 'Running'
+             where put_back.written_by = (select written_by from faults.steps where backend = $1 order by number desc limit 1)
+               and put_back.what = 'cell' and put_back.to_state = 'pending')",
+    )
+    .bind(backend)
+    .bind(i64::from(process))
+    .fetch_one(pool)
+    .await
+    .unwrap_or(false)
 }
 
 /// Attempts that ended as `unknown`, and whether their own claim said so.

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) stops: usize,
     /// Lost answers to each kind of commit.
     pub(super) answers: usize,
+    /// Settles that are repeated after the same worker's next claim of a job of theirs.
+    pub(super) overtaken: usize,
     /// Restarts of PostgreSQL, every other one immediate.
     pub(super) restarts: usize,
     /// Sessions of workers that are terminated.
@@ -94,10 +96,14 @@ impl Plan {
             ("PostgreSQL stopped fast".to_owned(), self.restarts.div_ceil(2)),
             ("PostgreSQL stopped at once".to_owned(), self.restarts / 2),
             ("session terminated".to_owned(), self.terminations),
+            (OVERTAKEN.to_owned(), self.overtaken),
         ];
         deeds.map(|(deed, count)| (deed.name(), count)).chain(answers).chain(others).collect()
     }
 }
+
+/// The answer to a settle was lost, and its job claimed again before the settle was repeated.
+pub(super) const OVERTAKEN: &str = "settle repeated after the next claim";
 
 /// A commit whose answer was lost.
 pub(super) fn lost(kind: Commit) -> String {

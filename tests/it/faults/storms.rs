@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{
     chaos::{Chaos, PATIENCE},
-    fate::Fates,
+    fate::{self, Fates},
     script,
 };
 use crate::support::{Commit, Stop};
@@ -31,6 +31,40 @@ impl Chaos {
             // The moment of the next is the subject.
             tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
         }
+    }
+
+    /// Loses the answers to settles that put a cell back, and lets them be repeated only when the same worker has that cell under way
+    /// anew: the number of the claim alone tells the two apart.
+    pub(super) async fn overtake(self: Arc<Self>, mut random: StdRng) {
+        // It has a lane to itself, and so slots for what it puts back.
+        let worker = loop {
+            if let Some(worker) = self.start(None, &["--lanes", "dev"]).await {
+                break worker;
+            }
+        };
+        let mut overtaken = 0;
+        for number in 0.. {
+            if overtaken == self.plan.overtaken {
+                break;
+            }
+            // The moment is the subject.
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..1000))).await;
+            let _calm = self.calm.read().await;
+            let reached = self.fleet.orders.lose_next_answer(Commit::Settle, &worker.proxy);
+            fate::create_failing_once(&self.fleet.world, "dev", number, 2).await;
+            match tokio::time::timeout(PATIENCE, reached).await {
+                Ok(reached) if self.fleet.begins_anew(&reached).await => {
+                    overtaken += 1;
+                    self.did(script::OVERTAKEN.to_owned());
+                }
+                _ => self.in_vain(script::OVERTAKEN),
+            }
+        }
+        // Nobody else has this lane.
+        self.fleet
+            .until("select count(*) = 0 from imagemill.subtasks where lane = 'dev' and status in ('pending', 'processing')")
+            .await;
+        worker.leave().await;
     }
 
     /// Stops PostgreSQL, now fast and now at once, spread over the deeds.

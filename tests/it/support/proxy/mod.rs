@@ -23,7 +23,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use orders::Orders;
+pub(crate) use orders::{Orders, Reached};
 use session::Session;
 pub(crate) use wire::{Commit, Message, Messages};
 

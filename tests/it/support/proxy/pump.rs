@@ -66,7 +66,7 @@ async fn ask(
                 shared.unanswered.fetch_add(1, Ordering::AcqRel);
             }
             if !commits.is_empty()
-                && let Some(go) = shared.orders.meet(Place::Before, &commits, shared.number)
+                && let Some(go) = shared.orders.meet(Place::Before, &commits, shared.number, backend(&session))
             {
                 // An error is the sign as well: whoever ordered it is gone.
                 let _ = go.await;
@@ -81,6 +81,10 @@ async fn ask(
 
 fn is_silent(shared: &Shared, session: &Mutex<Session>) -> bool {
     session.lock().unwrap_or_else(PoisonError::into_inner).is_silent(shared.silences.load(Ordering::Acquire))
+}
+
+fn backend(session: &Mutex<Session>) -> i32 {
+    session.lock().unwrap_or_else(PoisonError::into_inner).backend()
 }
 
 /// What PostgreSQL says, to its end.
@@ -115,7 +119,7 @@ async fn answer(
                 shared.unanswered.fetch_sub(1, Ordering::AcqRel);
             }
             if !committed.is_empty()
-                && let Some(go) = shared.orders.meet(Place::After, &committed, shared.number)
+                && let Some(go) = shared.orders.meet(Place::After, &committed, shared.number, backend(session))
             {
                 let _ = go.await;
                 reset(&mut client);

@@ -31,6 +31,8 @@ pub(super) struct Session {
     written: Kinds,
     in_transaction: bool,
     is_started: bool,
+    /// The process at the other end.
+    backend: i32,
     /// It asked for notifications; how often listeners had been silenced before.
     listens_after: Option<u64>,
     /// Answers that wait for the end of theirs.
@@ -108,6 +110,7 @@ impl Session {
         let passed_on = |bytes| Answer::Whole { bytes, answered: false, committed: Kinds::new() };
         if !self.is_started {
             self.is_started = message.kind == b'Z';
+            self.backend = message.backend().unwrap_or(self.backend);
             return passed_on(message.bytes.clone());
         }
         let Some(question) = self.asked.front_mut() else {
@@ -139,6 +142,11 @@ impl Session {
             _ => {}
         }
         Answer::Held
+    }
+
+    /// The number of PostgreSQL's process.
+    pub(super) fn backend(&self) -> i32 {
+        self.backend
     }
 
     /// What came of an answer that never became whole.

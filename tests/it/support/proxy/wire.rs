@@ -122,6 +122,12 @@ impl Message {
         content.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
+    /// The number of PostgreSQL's process, where this says it.
+    pub(crate) fn backend(&self) -> Option<i32> {
+        let number = self.bytes.get(5..9).filter(|_| self.kind == b'K')?;
+        Some(i32::from_be_bytes(number.try_into().ok()?))
+    }
+
     /// The first of them.
     pub(crate) fn text(&self) -> String {
         self.texts().next().unwrap_or_default()
