@@ -71,7 +71,9 @@ pub async fn retry(
         ));
     }
     for cell in &done.held {
-        output::note(&format!("cell {cell} is left: a worker still awaits the answer to its submit; try again later"));
+        output::note(&format!(
+            "cell {cell} is left: a worker still has it, and awaits the answer to its submit; try again later"
+        ));
     }
     match done.round {
         Some(round) => output::text(&format!("round {round}: cells {}", done.retried), out),

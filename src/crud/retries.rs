@@ -18,7 +18,7 @@ pub async fn lock_steering(connection: &mut PgConnection, task_id: Uuid) -> Resu
     Ok(())
 }
 
-/// A cell that may be run again.
+/// A cell that may be run again, now or when it has ended.
 #[derive(Debug, Clone, FromRow)]
 pub struct EndedCell {
     /// Itself.
@@ -31,6 +31,8 @@ pub struct EndedCell {
     pub status: Status,
     /// Why it failed.
     pub error_kind: Option<ErrorKind>,
+    /// A cancel was asked for, and its worker has not ended it yet.
+    pub is_being_cancelled: bool,
 }
 
 /// Which cells.
@@ -40,7 +42,7 @@ pub enum Chosen<'a> {
     Kinds(&'a [ErrorKind]),
     /// These, whatever their state.
     Cells(&'a [i32]),
-    /// Every one that failed or was cancelled.
+    /// Every one that failed or was cancelled, or is being cancelled.
     All,
 }
 
@@ -55,11 +57,12 @@ pub async fn get_chosen(connection: &mut PgConnection, task_id: Uuid, chosen: Ch
         Chosen::All => (None, None),
     };
     sqlx::query_as(
-        "select id, cell, lane, status, error_kind from imagemill.subtasks
+        "select id, cell, lane, status, error_kind, completed_at is null and cancel_requested_at is not null as is_being_cancelled
+         from imagemill.subtasks
          where task_id = $1
            and case when $2::text[] is not null then error_kind = any ($2)
                     when $3::integer[] is not null then cell = any ($3)
-                    else status in ('failed', 'cancelled') end
+                    else status in ('failed', 'cancelled') or (completed_at is null and cancel_requested_at is not null) end
          order by id",
     )
     .bind(task_id)

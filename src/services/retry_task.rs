@@ -57,7 +57,8 @@ pub struct RetriedTask {
     pub waiting: BTreeMap<i32, DateTime<Utc>>,
     /// Cells that are submitted again although nobody knows whether an earlier submit of theirs was billed.
     pub unknown: Vec<i32>,
-    /// Cells that were chosen and are left as they are: a worker still holds them, until its POST is answered.
+    /// Cells that were chosen and are left as they are: a worker still holds them, or is yet to end them as cancelled. It awaits the
+    /// answer to its POST.
     pub held: Vec<i32>,
 }
 
@@ -113,7 +114,7 @@ fn refuse_what_cannot_be_retried(id: Uuid, what: &Retry, cells: &[EndedCell]) ->
     for wanted in &what.cells {
         match cells.iter().find(|cell| cell.cell == *wanted) {
             None => faults.push(format!("there is no cell {wanted}")),
-            Some(cell) if !matches!(cell.status, Status::Failed | Status::Cancelled) => {
+            Some(cell) if !matches!(cell.status, Status::Failed | Status::Cancelled) && !cell.is_being_cancelled => {
                 faults.push(format!("cell {wanted} is {}", cell.status));
             }
             Some(_) => {}
@@ -138,7 +139,7 @@ async fn reopen(
     let keys: Vec<String> = cells.iter().map(|cell| GenerateImage::key(cell.id)).collect();
     let jobs = queue::lock_keys(connection, GenerateImage::QUEUE, &keys).await?;
     let running: HashSet<String> = jobs.into_iter().filter(|job| job.is_running).map(|job| job.key).collect();
-    let is_held = |cell: &EndedCell| running.contains(&GenerateImage::key(cell.id));
+    let is_held = |cell: &EndedCell| cell.is_being_cancelled || running.contains(&GenerateImage::key(cell.id));
     let held: Vec<i32> = cells.iter().filter(|cell| is_held(cell)).map(|cell| cell.cell).collect();
     cells.retain(|cell| !is_held(cell));
     // Read under the lock of those who steer: nobody else begins a round.

@@ -183,26 +183,32 @@ async fn a_cell_whose_earlier_submit_may_be_answered_waits_until_it_cannot() {
 
 #[tokio::test]
 async fn a_cell_whose_post_is_out_is_left_until_it_is_answered() {
-    let world = World::with(SimulatorOptions { hold_submits: true, ..SimulatorOptions::default() }).await;
-    let worker = world.worker(&[]);
-    let task = world.create(2).await;
-    eventually("POSTs are out", || async { arrivals(&world) == 2 }).await;
-    force_complete_task(&world.context, &world.actor, task.id).await.expect("force");
-    assert_eq!(world.cells().await, "failed/operator: 2");
-    let done = retry(&world, task.id, Retry::default()).await;
-    assert_eq!((done.round, done.held), (None, vec![0, 1]));
-    world.simulator.control(|options| options.hold_submits = false).expect("let them go");
-    world.until(ALL_ENDED).await;
-    assert_eq!(
-        world.number("select count(*) from imagemill.attempts where state = 'abandoned' and upstream_id is not null").await,
-        2
-    );
-    assert_eq!(retry(&world, task.id, Retry::default()).await.retried, 2);
-    world.until(ALL_ENDED).await;
-    // What was paid for is taken, and nothing is paid.
-    assert_eq!((world.cells().await.as_str(), arrivals(&world)), ("completed: 2", 2));
-    drop(worker);
-    world.assert_settled().await;
+    for is_forced in [true, false] {
+        let world = World::with(SimulatorOptions { hold_submits: true, ..SimulatorOptions::default() }).await;
+        let worker = world.worker(&[]);
+        let task = world.create(2).await;
+        eventually("POSTs are out", || async { arrivals(&world) == 2 }).await;
+        if is_forced {
+            force_complete_task(&world.context, &world.actor, task.id).await.expect("force");
+        } else {
+            cancel(&world, task.id).await;
+        }
+        assert_eq!(world.cells().await, if is_forced { "failed/operator: 2" } else { "processing: 2" });
+        let done = retry(&world, task.id, Retry::default()).await;
+        assert_eq!((done.round, done.held), (None, vec![0, 1]));
+        let done = retry(&world, task.id, Retry { cells: vec![1], ..Retry::default() }).await;
+        assert_eq!((done.round, done.held), (None, vec![1]));
+        world.simulator.control(|options| options.hold_submits = false).expect("let them go");
+        world.until(ALL_ENDED).await;
+        let given_up = "select count(*) from imagemill.attempts where state = 'abandoned' and upstream_id is not null";
+        assert_eq!(world.number(given_up).await, 2);
+        assert_eq!(retry(&world, task.id, Retry::default()).await.retried, 2);
+        world.until(ALL_ENDED).await;
+        // What was paid for is taken, and nothing is paid.
+        assert_eq!((world.cells().await.as_str(), arrivals(&world)), ("completed: 2", 2));
+        drop(worker);
+        world.assert_settled().await;
+    }
 }
 
 #[tokio::test]
