@@ -21,9 +21,12 @@ pub async fn list(context: &Context, actor: &Actor, task: Option<Uuid>, json: bo
     if json {
         return output::json(&unknown, out);
     }
-    let rows = unknown.iter().map(|attempt| {
+    let rows = unknown.iter().map(|listed| {
+        let attempt = &listed.attempt;
         [
             format!("{}/{}", attempt.cell, attempt.ordinal),
+            listed.task.to_string(),
+            listed.cell_number.to_string(),
             attempt.lane.clone(),
             output::time(attempt.submitted_at),
             output::time(attempt.answer_until),
@@ -31,7 +34,7 @@ pub async fn list(context: &Context, actor: &Actor, task: Option<Uuid>, json: bo
             attempt.error.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
-    output::text(&table(["ATTEMPT", "LANE", "SUBMITTED", "ANSWER UNTIL", "STATUS", "WHY"], rows), out)
+    output::text(&table(["ATTEMPT", "TASK", "CELL", "LANE", "SUBMITTED", "ANSWER UNTIL", "STATUS", "WHY"], rows), out)
 }
 
 /// Says what the upstream's bill says of one.

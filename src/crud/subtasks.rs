@@ -1,5 +1,7 @@
 //! `imagemill.subtasks`: the cells.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, prelude::FromRow};
@@ -188,6 +190,18 @@ pub async fn get(connection: &mut PgConnection, id: Uuid) -> Result<Option<Subta
         .bind(id)
         .fetch_optional(connection)
         .await
+}
+
+/// The tasks of cells, and their ordinals in these.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn get_places(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, (Uuid, i32)>, sqlx::Error> {
+    let places: Vec<(Uuid, Uuid, i32)> = sqlx::query_as("select id, task_id, cell from imagemill.subtasks where id = any ($1)")
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(places.into_iter().map(|(id, task, cell)| (id, (task, cell))).collect())
 }
 
 /// The cells of a task in the order of the grid.

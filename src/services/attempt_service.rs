@@ -16,6 +16,18 @@ use crate::{
 
 pub use crate::queue::ledger::{Resolution, UnknownAttempt};
 
+/// An unknown attempt, and where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ListedAttempt {
+    /// The attempt.
+    #[serde(flatten)]
+    pub attempt: UnknownAttempt,
+    /// The task of its cell.
+    pub task: Uuid,
+    /// The cell's 0-based ordinal in the task, as `task retry --cell` takes it.
+    pub cell_number: i32,
+}
+
 /// Unknown attempts, oldest first; of one task, if one is named.
 ///
 /// # Errors
@@ -25,7 +37,7 @@ pub async fn list_unknown_attempts(
     actor: &Actor,
     task: Option<Uuid>,
     limit: i64,
-) -> Result<Vec<UnknownAttempt>, ServiceError> {
+) -> Result<Vec<ListedAttempt>, ServiceError> {
     actor.require(Permission::ViewResults)?;
     let mut connection = context.reader().await?;
     let cells = match task {
@@ -36,7 +48,15 @@ pub async fn list_unknown_attempts(
             Some(cells.into_iter().map(|cell| cell.id).collect::<Vec<_>>())
         }
     };
-    Ok(ledger::unknown(&mut connection, cells.as_deref(), limit).await?)
+    let unknown = ledger::unknown(&mut connection, cells.as_deref(), limit).await?;
+    let ids: Vec<Uuid> = unknown.iter().map(|attempt| attempt.cell).collect();
+    let places = subtasks::get_places(&mut connection, &ids).await?;
+    // A task that is purged just now takes its cells and their attempts along.
+    let listed = unknown.into_iter().filter_map(|attempt| {
+        let (task, cell_number) = *places.get(&attempt.cell)?;
+        Some(ListedAttempt { attempt, task, cell_number })
+    });
+    Ok(listed.collect())
 }
 
 /// Says of an unknown attempt what the upstream's bill says. With an id its cell, if it failed for it, is polled by a worker's next

@@ -126,7 +126,10 @@ async fn a_task_is_cancelled_retried_and_ended_and_an_attempt_resolved_by_comman
     let unknown = json(&world, &["attempt", "list", "--unknown", "--json"]).await;
     let attempt = format!("{}/{}", unknown[0]["cell"].as_str().expect("a cell"), unknown[0]["ordinal"]);
     let (listed, _) = ends_with(&world, &["attempt", "list", "--unknown", "--task", &task], 0).await;
-    assert!(listed.contains(&attempt), "{listed}");
+    let row = listed.lines().find(|line| line.starts_with(&attempt)).unwrap_or_else(|| panic!("{listed}"));
+    let place: Vec<&str> = row.split_whitespace().skip(1).take(2).collect();
+    assert_eq!(place, [task.as_str(), unknown[0]["cell_number"].to_string().as_str()], "{listed}");
+    assert_eq!(unknown[0]["task"], task);
     let resolved = json(&world, &["attempt", "resolve", &attempt, "--not-billed", "--json"]).await;
     assert_eq!(resolved, json!({ "attempt": attempt, "resolved": "not_billed", "answer_until": unknown[0]["answer_until"] }));
     let (_, stderr) = ends_with(&world, &["attempt", "resolve", &attempt, "--billed"], 1).await;

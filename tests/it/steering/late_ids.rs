@@ -19,7 +19,7 @@ async fn resolved(resolution: &Resolution) -> (World, Process, Process) {
     sleeper.signal(Signal::STOP);
     let other = world.worker(&[]);
     world.until("select count(*) = 1 from imagemill.subtasks where error_kind = 'unknown_submit'").await;
-    let unknown = list_unknown_attempts(&world.context, &world.actor, None, 10).await.expect("list").remove(0);
+    let unknown = list_unknown_attempts(&world.context, &world.actor, None, 10).await.expect("list").remove(0).attempt;
     let resolve = resolve_attempt(&world.context, &world.actor, unknown.cell, unknown.ordinal, resolution);
     resolve.await.expect("resolve");
     world.simulator.control(|options| options.hold_submits = false).expect("let it answer");

@@ -307,6 +307,7 @@ async fn an_id_that_comes_late_is_polled_by_itself_and_nothing_is_paid() {
     world.drain().await;
     assert_eq!(world.cells().await, "failed/unknown_submit: 3");
     let unknown = list_unknown_attempts(&world.context, &world.actor, Some(task.id), 10).await.expect("list");
+    let unknown: Vec<_> = unknown.into_iter().map(|listed| listed.attempt).collect();
     assert_eq!(unknown.len(), 3);
     // One has a picture, one failed, and of one no id comes.
     let ledger = world.simulator.ledger();
@@ -347,7 +348,7 @@ async fn an_unknown_attempt_is_resolved_as_billed_or_not() {
     assert_eq!(world.cells().await, "failed/unknown_submit: 2");
     let billed: Uuid = world.billed().into_keys().next().expect("one").parse().expect("an id");
     let unknown = list_unknown_attempts(&world.context, &world.actor, None, 10).await.expect("list");
-    for attempt in &unknown {
+    for attempt in unknown.iter().map(|listed| &listed.attempt) {
         let resolution = if attempt.cell == billed { Resolution::Billed } else { Resolution::NotBilled };
         let resolved = resolve_attempt(&world.context, &world.actor, attempt.cell, attempt.ordinal, &resolution).await;
         resolved.expect("resolve");
