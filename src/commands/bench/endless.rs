@@ -21,7 +21,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two looks.
-pub(super) const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(20);
 
 /// Cells that are held.
 const CELLS: f64 = 200.0;
@@ -54,7 +54,7 @@ impl Endless {
 
     /// Creates a task.
     pub(super) async fn create(&self, ground: &Ground, grid: Grid) -> Result<Uuid, Failure> {
-        Ok(tasks::create(ground, &self.database, 1, grid).await?[0])
+        tasks::create_for(&self.database, &ground.actor, &tasks::definition("endless", grid)?).await
     }
 
     /// Waits until so many attempts are in this state.

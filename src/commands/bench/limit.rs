@@ -8,7 +8,7 @@ use super::{
     rows::{Must, Row, number},
     tasks::{self, LARGE, scaled},
 };
-use crate::{commands::report::Failure, db::bench::lanes};
+use crate::{commands::report::Failure, crud::bounds, db::bench::lanes};
 
 const NAME: &str = "limit";
 
@@ -35,7 +35,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     fleet.until_full(MANY.into()).await?;
     let raised = raised.elapsed().as_secs_f64();
 
-    let lowered = lanes::now(&mut fleet.connection).await.map_err(Failure::failed)?;
+    let lowered = bounds::now(&mut fleet.connection).await.map_err(Failure::failed)?;
     fleet.limit(FEW, None).await?;
     let began = Instant::now();
     // Until it has come down, and has been kept there for as long as a job lasts.

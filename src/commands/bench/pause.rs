@@ -8,7 +8,10 @@ use super::{
     rows::{Must, Row, number},
     tasks::{self, LARGE, scaled},
 };
-use crate::{commands::report::Failure, db::bench::lanes};
+use crate::{
+    commands::report::Failure,
+    db::bench::{lanes, rows},
+};
 
 const NAME: &str = "pause";
 
@@ -52,7 +55,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
         tokio::time::sleep(fleet::TICK).await;
     }
     let resumed = again.elapsed().as_secs_f64();
-    let failed = lanes::failed(&mut fleet.connection).await.map_err(Failure::failed)?;
+    let failed = rows::failed(&mut fleet.connection).await.map_err(Failure::failed)?;
     fleet.stop(bench).await?;
     if refused.len() as u64 != at_simulator || failed > 0 {
         return Err(Failure::failed(format_args!(

@@ -86,14 +86,6 @@ pub async fn submitted(connection: &mut PgConnection, tasks: &[Uuid]) -> Result<
     .await
 }
 
-/// PostgreSQL's clock.
-///
-/// # Errors
-/// What PostgreSQL says.
-pub async fn now(connection: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar("select clock_timestamp()").fetch_one(connection).await
-}
-
 /// Seconds from a moment to the last submit after it that more than so many others of the lane were out with; none: there was none.
 ///
 /// # Errors
@@ -131,14 +123,6 @@ pub async fn refused(connection: &mut PgConnection, lane: &str) -> Result<Vec<f6
     .bind(lane)
     .fetch_all(connection)
     .await
-}
-
-/// Cells that failed.
-///
-/// # Errors
-/// What PostgreSQL says.
-pub async fn failed(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("select count(*) from imagemill.subtasks where status = 'failed'").fetch_one(connection).await
 }
 
 /// Begins a transaction that has a number and a snapshot: as long as it is open, no version of a row goes.

@@ -38,6 +38,14 @@ pub async fn attempts(connection: &mut PgConnection, state: &str) -> Result<i64,
     sqlx::query_scalar("select count(*) from imagemill.attempts where state = $1").bind(state).fetch_one(connection).await
 }
 
+/// Cells that failed.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn failed(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from imagemill.subtasks where status = 'failed'").fetch_one(connection).await
+}
+
 /// The upstream ids of the open attempts of the jobs that a process holds, by its number.
 ///
 /// # Errors

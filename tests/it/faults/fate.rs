@@ -46,7 +46,6 @@ impl Fate {
 
     /// A fate by chance; most cells have none.
     fn draw(random: &mut StdRng) -> Option<Self> {
-        let failure = || Behaviour::Failure { message: "no GPU".to_owned() };
         let accepted_502 = Behaviour::Status { status: 502, retry_after: None, accepted: true };
         Some(match random.random_range(0..100) {
             0..3 => Self::uncertain(Behaviour::ResetBefore),
@@ -68,6 +67,10 @@ impl Fate {
             _ => return None,
         })
     }
+}
+
+fn failure() -> Behaviour {
+    Behaviour::Failure { message: "no GPU".to_owned() }
 }
 
 /// The fates of cells, by task and ordinal.
@@ -108,7 +111,6 @@ impl Fates {
 /// Creates a task of a lane whose cells fail once each, and get a picture from their second attempt.
 pub(super) async fn create_failing_once(world: &World, lane: &str, number: usize, cells: usize) {
     let prompt = |cell: usize| format!("{lane} {number}/{cell}.");
-    let failure = || Behaviour::Failure { message: "no GPU".to_owned() };
     let rule = |cell| Rule { prompt: Some(prompt(cell)), times: Some(1), ..Rule::new(failure()) };
     world.simulator.control(|options| options.rules.extend((0..cells).map(rule))).expect("tell the simulator");
     create(world, TaskInput::new(format!("{lane} {number}")).lane(lane), (0..cells).map(prompt)).await;
