@@ -184,8 +184,8 @@ impl Engine {
         }
         if looks {
             if let Some(begun) = begun {
-                // What was just claimed goes first: somebody waits for its submit, and nobody for this. It costs no time, since the
-                // claimer is no sooner told of anything new.
+                // What was just claimed goes first: somebody waits for its submit, and nobody for this. What is told meanwhile waits
+                // hardly longer for it, since the claimer rests as long after each pass began.
                 tokio::select! {
                     () = tokio::time::sleep_until(begun + group::COMPANY) => {}
                     () = shared.stop.cancelled() => {}
