@@ -48,7 +48,8 @@ static COUNT: AtomicU32 = AtomicU32::new(1);
 /// path is short, as that of a socket must be, and the account that root runs a server under can enter it.
 pub(crate) fn temporary_directory() -> PathBuf {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let path = RUN_DIRECTORY.path.join(number.to_string());
+    // All of one length, so that none is the beginning of another: tests look for processes by what names their directory.
+    let path = RUN_DIRECTORY.path.join(format!("{number:05}"));
     fs::create_dir(&path).expect("make a temporary directory");
     fs::set_permissions(&path, Permissions::from_mode(0o711)).expect("open it to be entered");
     path
