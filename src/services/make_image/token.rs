@@ -3,12 +3,13 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::config::UpstreamSettings;
 
@@ -62,7 +63,7 @@ impl Token {
 #[derive(Debug, Clone)]
 pub struct TokenSource {
     file: Option<PathBuf>,
-    current: Arc<RwLock<Arc<Token>>>,
+    current: watch::Sender<Arc<Token>>,
 }
 
 impl TokenSource {
@@ -76,12 +77,18 @@ impl TokenSource {
             (None, Some(token)) => Token::new(token.clone()),
             (None, None) => return Err(TokenError::Missing),
         };
-        Ok(Self { file: settings.api_token_file.clone(), current: Arc::new(RwLock::new(Arc::new(token))) })
+        Ok(Self { file: settings.api_token_file.clone(), current: watch::Sender::new(Arc::new(token)) })
     }
 
     /// The token.
     pub fn current(&self) -> Arc<Token> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Waits until the token is another one than this.
+    pub(super) async fn replaced(&self, token: &Token) {
+        // It cannot fail: who sends is here.
+        let _ = self.current.subscribe().wait_for(|current| current.secret() != token.secret()).await;
     }
 
     /// Whether it comes from a file, so that it can become another one.
@@ -96,12 +103,13 @@ impl TokenSource {
     pub fn reload(&self) -> Result<bool, TokenError> {
         let Some(path) = &self.file else { return Ok(false) };
         let new = read(path)?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = current.secret() != new.secret();
-        if changed {
-            *current = Arc::new(new);
-        }
-        Ok(changed)
+        Ok(self.current.send_if_modified(|current| {
+            let changed = current.secret() != new.secret();
+            if changed {
+                *current = Arc::new(new);
+            }
+            changed
+        }))
     }
 }
 

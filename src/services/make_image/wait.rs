@@ -1,6 +1,6 @@
 //! Polling by id until a terminal state, the poll limit or the deadline (design, section 9, second table).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rand::RngExt as _;
@@ -10,6 +10,7 @@ use super::{
     Journal,
     client::{ClientError, UpstreamClient},
     poll::{PollAnswer, poll},
+    token::Token,
 };
 use crate::queue::{Interrupt, JobTokens};
 
@@ -21,6 +22,8 @@ const LOST_POLLS: u32 = 5;
 const LEAST_POLLS: u32 = 3;
 /// Longest wait between two polls that fail.
 const LONGEST_TROUBLE: Duration = Duration::from_mins(1);
+/// Polls that wait with a token that is replaced ask again within so long, or within their interval: not in one volley.
+const SPREAD: Duration = Duration::from_secs(1);
 /// For how long polls were refused is in the ledger whenever it has grown by such a part of the poll limit: a worker that is killed
 /// loses no more of it, and not each poll costs a write.
 const KEPT_PART: u32 = 4;
@@ -96,12 +99,14 @@ pub(super) async fn wait(
     let mut said = "no poll was answered".to_owned();
     let mut troubles = trouble_delays(settings.poll_interval);
     let mut pause = if accepted.ask_at_once { Duration::ZERO } else { settings.poll_interval };
+    let mut refused: Option<Arc<Token>> = None;
     loop {
         let left = deadline.saturating_sub(accepted.since.elapsed().saturating_sub(refusals.lasted()));
         tokio::select! {
             biased;
             interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
             () = tokio::time::sleep(pause.min(left)) => {}
+            () = another_token(client, refused.take(), settings.poll_interval.min(SPREAD)) => {}
         }
         let queued_at = Instant::now();
         let permit = tokio::select! {
@@ -164,6 +169,7 @@ pub(super) async fn wait(
                 pause = troubles.next().unwrap_or(LONGEST_TROUBLE);
                 tracing::warn!(upstream_id = %accepted.upstream_id, status, error, "a poll failed; the next in {pause:?}");
                 if let Some(status @ 401..=403) = status {
+                    refused = Some(Arc::clone(&token));
                     refusals.go_on(asked_at);
                     journal.poll_refused(token.hash(), asked_at, status, &error).await;
                     if journal.is_for_others().await {
@@ -236,6 +242,17 @@ impl Refusals {
         }
         PollEnd::Interrupted(interrupt)
     }
+}
+
+/// Ends a moment after this token was replaced, where one was refused; else never.
+async fn another_token(client: &UpstreamClient, refused: Option<Arc<Token>>, spread: Duration) {
+    match refused {
+        // What this needs is there only where it is needed: thousands wait for their polls.
+        Some(token) => Box::pin(client.token().replaced(&token)).await,
+        None => std::future::pending().await,
+    }
+    let moment = spread.mul_f64(rand::rng().random::<f64>());
+    tokio::time::sleep(moment).await;
 }
 
 /// From the interval on, doubling, with full jitter.

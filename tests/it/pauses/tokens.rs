@@ -185,6 +185,31 @@ async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
 }
 
 #[tokio::test]
+async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it() {
+    let held = SimulatorOptions { hold_polls: true, pending_polls: Span::fixed(0), ..options() };
+    let mut world = World::with(held).await;
+    take_any(&world);
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, "a-dying-token").expect("write the token");
+    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display()).set("upstream.probe_interval", "1h");
+    world.create(4).await;
+    let mut first = world.worker(&[]);
+    world.until("select count(*) = 4 from imagemill.attempts where state = 'accepted'").await;
+    first.signal(rustix::process::Signal::TERM);
+    assert!(first.wait().await.success(), "{}", first.log());
+    refuse(&world.simulator, "a-dying-token", 401);
+    world.simulator.control(|options| options.hold_polls = false).expect("sound options");
+    // What takes them over asks at once, and for what is refused again when up to an hour has passed.
+    world.set("lanes.prod.poll_interval", "1h").set("generate_image.deadline", "3h");
+    let second = world.worker(&[]);
+    eventually("each poll was refused", || async { second.log().matches("a poll failed").count() == 4 }).await;
+    std::fs::write(&file, TOKEN).expect("write the token");
+    world.until("select count(*) = 4 from imagemill.subtasks where status = 'completed'").await;
+    drop(second);
+    assert_unharmed(&world, 4).await;
+}
+
+#[tokio::test]
 async fn a_worker_that_met_no_pause_reads_its_token_again_as_those_who_did() {
     let mut world = World::with(options()).await;
     let file = world.directory.path().join("token");
