@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use sqlx::Connection as _;
 
 use super::{
     Bench,
@@ -11,7 +12,7 @@ use super::{
     drain::POLL_INTERVAL,
     ground::Database,
     process::Process,
-    rows::{Must, Row, number},
+    rows::{self, Must, Row, number},
     tasks::{self, DRAINED, cells, definition, scaled},
 };
 use crate::{
@@ -52,11 +53,21 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// How often the logs are read.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How often, meanwhile, a statement that does nothing is sent.
+const NOTHING: Duration = Duration::from_millis(20);
+
+/// The claims of a while, and what a statement that does nothing took beside them, in milliseconds: that much of a claim's time is
+/// the wait for a processor, whatever the claim does.
+struct Counted {
+    claims: Vec<Claim>,
+    nothing_ms: Vec<f64>,
+}
+
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let database = bench.ground.database(NAME).await?;
     let (tasks, waiting) = fill(bench, &database).await?;
     output::note(&format!("{NAME}: {} cells wait", number(waiting as f64)));
-    let count = async |log: &ClaimLog, _: &mut [Process]| Ok(counted(bench, log).await);
+    let count = async |log: &ClaimLog, _: &mut [Process]| counted(bench, &database, log).await;
     let fresh = while_draining(bench, &database, LATENCY, count).await?;
     let flat_out = while_draining(bench, &database, NO_LATENCY, count).await?;
     output::note(&format!("{NAME}: once more, with a transaction open"));
@@ -144,27 +155,38 @@ async fn until_taken(log: &ClaimLog, workers: &mut [Process], cells: f64) -> Res
     }
 }
 
-/// The claims of a while.
-async fn counted(bench: &Bench, log: &ClaimLog) -> Vec<Claim> {
-    let from = Utc::now();
-    tokio::time::sleep(COUNTED.mul_f64(bench.options.scale()).max(STARTING)).await;
+/// Counts for a while.
+async fn counted(bench: &Bench, database: &Database, log: &ClaimLog) -> Result<Counted, Failure> {
+    let mut connection = database.connect().await?;
+    let mut nothing_ms = Vec::new();
+    let (from, began) = (Utc::now(), Instant::now());
+    let lasts = COUNTED.mul_f64(bench.options.scale()).max(STARTING);
+    while began.elapsed() < lasts {
+        let asked = Instant::now();
+        connection.ping().await.map_err(Failure::failed)?;
+        nothing_ms.push(asked.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(NOTHING).await;
+    }
     let until = Utc::now();
-    log.claims().into_iter().filter(|claim| claim.at >= from && claim.at < until).collect()
+    let claims = log.claims().into_iter().filter(|claim| claim.at >= from && claim.at < until).collect();
+    Ok(Counted { claims, nothing_ms })
 }
 
-fn row(what: String, claims: &[Claim], must: Option<f64>) -> Result<Row, Failure> {
+fn row(what: String, Counted { claims, nothing_ms }: &Counted, must: Option<f64>) -> Result<Row, Failure> {
     let part = |percent, of: fn(&Claim) -> f64| claims::percentile(claims, percent, of);
     let late = part(99.0, |claim| claim.took_ms).ok_or_else(|| Failure::failed("nothing was claimed"))?;
     let value = |percent, of: fn(&Claim) -> f64| number(part(percent, of).unwrap_or_default());
     let cells: usize = claims.iter().map(|claim| claim.taken).sum();
     let note = format!(
-        "{} claims of {} cells on average; p50 {} ms, longest {} ms; p99 of the wait for the lock {} ms; longest look who waits {} ms",
+        "{} claims of {} cells on average; p50 {} ms, longest {} ms; p99 of the wait for the lock {} ms; longest look who waits {} ms; p99 of a statement that does nothing, \
+         beside them, {} ms",
         number(claims.len() as f64),
         number(cells as f64 / claims.len() as f64),
         value(50.0, |claim| claim.took_ms),
         value(100.0, |claim| claim.took_ms),
         value(99.0, |claim| claim.waited_ms),
         value(100.0, |claim| claim.looked_ms),
+        number(rows::percentile(nothing_ms, 99.0).unwrap_or_default()),
     );
     let row = match must {
         Some(must) => Row::new(NAME, what, late, "ms", Must::AtMost(must)),
