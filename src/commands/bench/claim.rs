@@ -178,8 +178,8 @@ fn row(what: String, Counted { claims, nothing_ms }: &Counted, must: Option<f64>
     let value = |percent, of: fn(&Claim) -> f64| number(part(percent, of).unwrap_or_default());
     let cells: usize = claims.iter().map(|claim| claim.taken).sum();
     let note = format!(
-        "{} claims of {} cells on average; p50 {} ms, longest {} ms; p99 of the wait for the lock {} ms; longest look who waits {} ms; p99 of a statement that does nothing, \
-         beside them, {} ms",
+        "{} claims of {} cells on average; p50 {} ms, longest {} ms; p99 of the wait for the lock {} ms; longest look who waits {} ms; \
+         p99 of a statement that does nothing, beside them, {} ms",
         number(claims.len() as f64),
         number(cells as f64 / claims.len() as f64),
         value(50.0, |claim| claim.took_ms),
