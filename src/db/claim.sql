@@ -525,15 +525,21 @@ begin
         else
             with candidate as (
                 select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
-                       taken[listed.number] + coalesce(counted.jobs, 0) as jobs, free.places
+                       taken[listed.number] as taken_now, taken[listed.number] + coalesce(counted.jobs, 0) as jobs,
+                       coalesce(theirs.jobs, 0) as owner_flying, free.places
                 from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of, p_after_of, p_after_id_of) with ordinality
                      as listed (lane, "group", owner, weight, after, after_id, number)
                 join unnest(lane_of, room) as free (lane, places) on free.lane = listed.lane and free.places > 0
                 left join unnest(flying_lane, flying_group, flying) as counted (lane, "group", jobs)
                        on counted.lane = listed.lane and counted."group" = listed."group"
+                -- All that its owner has in flight: of tasks that have no more, too.
+                left join (select held.lane, held.owner, sum(held.jobs) as jobs
+                           from unnest(flying_lane, flying_owner, flying) as held (lane, owner, jobs) group by 1, 2) as theirs
+                       on theirs.lane = listed.lane and theirs.owner = listed.owner
                 where not is_done[listed.number]
             ), owners as (
-                select candidate.*, sum(candidate.jobs) over mine as owner_jobs, min(candidate.number) over mine as owner_number
+                select candidate.*, candidate.owner_flying + sum(candidate.taken_now) over mine as owner_jobs,
+                       min(candidate.number) over mine as owner_number
                 from candidate window mine as (partition by candidate.lane, candidate.owner)
             ), shared as (
                 select owners.*,

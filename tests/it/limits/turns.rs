@@ -75,6 +75,23 @@ async fn owners_share_equally_however_many_tasks_they_have() {
 }
 
 #[tokio::test]
+async fn what_an_owner_has_in_flight_of_a_task_that_has_no_more_counts_as_his() {
+    let world = endless().await;
+    let another = another_owner(&world).await;
+    change_lane(&world, "max_in_flight = 8").await;
+    create_task(&world.context, &world.actor, &definition(&world, "first", 4, 1)).await.expect("create the task");
+    let full = world.worker(&["--concurrency", "4"]);
+    until_full(&world, 4).await;
+    create_task(&world.context, &world.actor, &definition(&world, "second", 50, 1)).await.expect("create the task");
+    create_task(&world.context, &another, &definition(&world, "third", 50, 1)).await.expect("create the task");
+    // This one knows of both tasks when it begins.
+    let worker = world.worker(&["--concurrency", "4"]);
+    until_full(&world, 8).await;
+    assert_eq!(running(&world).await, [4, 0, 4]);
+    drop((full, worker));
+}
+
+#[tokio::test]
 async fn what_one_group_does_not_have_goes_to_the_others() {
     let world = endless().await;
     change_lane(&world, "max_in_flight = 12").await;
