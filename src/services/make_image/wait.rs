@@ -246,13 +246,14 @@ impl Refusals {
 
 /// Ends a moment after this token was replaced, where one was refused; else never.
 async fn another_token(client: &UpstreamClient, refused: Option<Arc<Token>>, spread: Duration) {
-    match refused {
-        // What this needs is there only where it is needed: thousands wait for their polls.
-        Some(token) => Box::pin(client.token().replaced(&token)).await,
-        None => std::future::pending().await,
-    }
-    let moment = spread.mul_f64(rand::rng().random::<f64>());
-    tokio::time::sleep(moment).await;
+    let Some(token) = refused else { return std::future::pending().await };
+    // What this needs is there only where it is needed: thousands wait for their polls.
+    Box::pin(async {
+        client.token().replaced(&token).await;
+        let moment = spread.mul_f64(rand::rng().random::<f64>());
+        tokio::time::sleep(moment).await;
+    })
+    .await;
 }
 
 /// From the interval on, doubling, with full jitter.
