@@ -205,8 +205,9 @@ async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it()
     eventually("each poll was refused", || async { second.log().matches("a poll failed").count() == 4 }).await;
     std::fs::write(&file, TOKEN).expect("write the token");
     world.until("select count(*) = 4 from imagemill.subtasks where status = 'completed'").await;
-    drop(second);
+    world.until("select not exists (select from imagemill.pauses)").await;
     assert_unharmed(&world, 4).await;
+    drop(second);
 }
 
 #[tokio::test]
