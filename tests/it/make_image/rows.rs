@@ -281,9 +281,9 @@ fn poll_rows() -> Vec<Row> {
         row("deadline, PENDING", &[PendingForever], "abandoned/200", "failed/deadline").with(SHORT_DEADLINE).says("PENDING"),
         row("deadline, 500 at every poll", &[always(500)], "abandoned/200", "failed/deadline").with(SHORT_DEADLINE).says("500"),
         // A token that is refused is no fault of the cell.
-        found("deadline, 401 for longer than it", PollError { polls: 7, status: 401, retry_after: None })
+        found("deadline, 401 for longer than it", PollError { polls: 8, status: 401, retry_after: None })
             .with(DEADLINE_WHILE_REFUSED)
-            .polls(2, 9),
+            .polls(2, 10),
         // 404.
         row("404, five in a row", &[Lost], "abandoned/200", "failed/upstream_lost").polls(5, 5).says("404"),
         found("404, four in a row", PollError { polls: 4, status: 404, retry_after: None }).polls(6, 6),

@@ -46,8 +46,8 @@ async fn a_token_that_dies_in_mid_run_stops_every_worker_and_costs_nothing() {
     take_all(&world.simulator);
     world.until("select bool_and(status = 'completed') from imagemill.subtasks").await;
     world.until("select bool_and(completed_at is not null) from imagemill.tasks").await;
-    drop(workers);
     world.until("select not exists (select from imagemill.pauses)").await;
+    drop(workers);
     assert_eq!(world.cells().await, "completed: 300");
 }
 
