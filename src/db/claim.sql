@@ -242,6 +242,7 @@ declare
     places_of integer[];
     numbers integer[];
     ids text[];
+    tuples tid[];
     one record;
     place integer;
     free integer;
@@ -523,65 +524,103 @@ begin
             dealt := case when free > 0 then array[1] end;
             places_of := case when free > 0 then array[free] end;
         else
-            with candidate as (
-                select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
-                       taken[listed.number] as taken_now, taken[listed.number] + coalesce(counted.jobs, 0) as jobs,
-                       coalesce(theirs.jobs, 0) as owner_flying, free.places
-                from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of, p_after_of, p_after_id_of) with ordinality
-                     as listed (lane, "group", owner, weight, after, after_id, number)
-                join unnest(lane_of, room) as free (lane, places) on free.lane = listed.lane and free.places > 0
-                left join unnest(flying_lane, flying_group, flying) as counted (lane, "group", jobs)
-                       on counted.lane = listed.lane and counted."group" = listed."group"
-                -- All that its owner has in flight: of tasks that have no more, too.
-                left join (select held.lane, held.owner, sum(held.jobs) as jobs
-                           from unnest(flying_lane, flying_owner, flying) as held (lane, owner, jobs) group by 1, 2) as theirs
-                       on theirs.lane = listed.lane and theirs.owner = listed.owner
-                where not is_done[listed.number]
-            ), owners as (
-                select candidate.*, candidate.owner_flying + sum(candidate.taken_now) over mine as owner_jobs,
-                       min(candidate.number) over mine as owner_number
-                from candidate window mine as (partition by candidate.lane, candidate.owner)
-            ), shared as (
-                select owners.*,
-                       ceil(owners.places::double precision / dense_rank() over (partition by owners.lane
-                                                                                 order by owners.owner_jobs, owners.owner_number)) as share
-                from owners
-            ), filled as (
-                -- To which load the owner's share fills its groups up, if only those with no more than this one's get any. Where one of
-                -- them has a budget others may get what it does not: then no more than could come to it, were it alone behind those before.
-                select shared.*,
-                       case when count(left_of[shared.number]) over mine > 0 then null
-                            else (shared.share + sum(shared.jobs) over before) / sum(shared.weight) over before end as level,
-                       row_number() over before as rank
-                from shared
-                window mine as (partition by shared.lane, shared.owner),
-                       before as (partition by shared.lane, shared.owner
-                                  order by shared.jobs::double precision / shared.weight, shared.number rows unbounded preceding)
-            ), ranked as (
-                select filled.*, min(filled.level) over (partition by filled.lane, filled.owner) as lowest from filled
-            ), places as (
-                select ranked.*, row_number() over (partition by ranked.lane, ranked.owner
-                                                    order by (ranked.jobs + nth)::double precision / ranked.weight, ranked.number) as of_owner
-                from ranked
-                cross join lateral generate_series(0, least(
-                    -- A little more, since its last digits are rounded.
-                    floor(coalesce(ranked.lowest * ranked.weight - ranked.jobs + 0.001,
-                                   (ranked.share - 1) / (1 + (ranked.rank - 1)::double precision / ranked.weight)))::integer,
-                    left_of[ranked.number] - 1 - taken[ranked.number])) as nth
-            ), turns as (
-                select places.*, row_number() over (partition by places.lane
-                                                    order by places.owner_jobs + places.of_owner, places.number) as turn
-                from places
-            ), chosen as (
-                select turns.number, turns.lane, turns."group", turns.after, turns.after_id
-                from turns where turns.turn <= turns.places order by turns.turn limit p_wanted - got
-            ), shares as (
-                select chosen.number, chosen.lane, chosen."group", chosen.after, chosen.after_id, count(*) as places
-                from chosen group by 1, 2, 3, 4, 5
-            )
-            select array_agg(shares.number), array_agg(shares.places::integer) into dealt, places_of from shares;
+            dealt := null;
+            -- Places of the lanes that anything waits for.
+            free := least(p_wanted - got, (select sum(places) from unnest(lane_of, room) as open (lane, places)
+                                           where open.lane = any (p_lane_of)));
+            if turn = 1 and left_of is null and cardinality(p_group_of) >= free then
+                -- One place a group, which is what the turns come to where more groups wait than there are places and their loads are
+                -- alike; and the check whether it is. It takes a third of what the whole takes.
+                with candidate as (
+                    select listed.number::integer, listed.lane, listed.owner, coalesce(counted.jobs, 0)::double precision / listed.weight as load,
+                           (coalesce(counted.jobs, 0) + 1)::double precision / listed.weight as next_load,
+                           coalesce(theirs.jobs, 0) as owner_jobs, free.places
+                    from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of) with ordinality
+                         as listed (lane, "group", owner, weight, number)
+                    join unnest(lane_of, room) as free (lane, places) on free.lane = listed.lane and free.places > 0
+                    left join unnest(flying_lane, flying_group, flying) as counted (lane, "group", jobs)
+                           on counted.lane = listed.lane and counted."group" = listed."group"
+                    left join (select held.lane, held.owner, sum(held.jobs) as jobs
+                               from unnest(flying_lane, flying_owner, flying) as held (lane, owner, jobs) group by 1, 2) as theirs
+                           on theirs.lane = listed.lane and theirs.owner = listed.owner
+                ), ranked as (
+                    select candidate.*, count(*) over mine as of_owner_all,
+                           candidate.owner_jobs + row_number() over (mine order by candidate.load, candidate.number) as load_of_owner
+                    from candidate window mine as (partition by candidate.lane, candidate.owner)
+                ), turns as (
+                    select ranked.*, row_number() over (partition by ranked.lane order by ranked.load_of_owner, ranked.number) as turn from ranked
+                ), chosen as materialized (
+                    select turns.* from turns where turns.turn <= turns.places order by turns.turn limit p_wanted - got
+                )
+                select array_agg(chosen.number), array_fill(1, array[count(*)::integer]) into dealt, places_of from chosen
+                having count(*) = free
+                   -- No second place of a group comes before the first of another one, of the same owner or, where he has no more, of others.
+                   and not exists (select from chosen as mine group by mine.lane, mine.owner
+                                   having max(mine.load) > min(mine.next_load)
+                                       or (count(*) = max(mine.of_owner_all)
+                                           and max(mine.load_of_owner) + 1 < (select max(others.load_of_owner) from chosen as others)));
+            end if;
+            if dealt is null then
+                with candidate as (
+                    select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
+                           taken[listed.number] as taken_now, taken[listed.number] + coalesce(counted.jobs, 0) as jobs,
+                           coalesce(theirs.jobs, 0) as owner_flying, free.places
+                    from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of, p_after_of, p_after_id_of) with ordinality
+                         as listed (lane, "group", owner, weight, after, after_id, number)
+                    join unnest(lane_of, room) as free (lane, places) on free.lane = listed.lane and free.places > 0
+                    left join unnest(flying_lane, flying_group, flying) as counted (lane, "group", jobs)
+                           on counted.lane = listed.lane and counted."group" = listed."group"
+                    -- All that its owner has in flight: of tasks that have no more, too.
+                    left join (select held.lane, held.owner, sum(held.jobs) as jobs
+                               from unnest(flying_lane, flying_owner, flying) as held (lane, owner, jobs) group by 1, 2) as theirs
+                           on theirs.lane = listed.lane and theirs.owner = listed.owner
+                    where not is_done[listed.number]
+                ), owners as (
+                    select candidate.*, candidate.owner_flying + sum(candidate.taken_now) over mine as owner_jobs,
+                           min(candidate.number) over mine as owner_number
+                    from candidate window mine as (partition by candidate.lane, candidate.owner)
+                ), shared as (
+                    select owners.*,
+                           ceil(owners.places::double precision / dense_rank() over (partition by owners.lane
+                                                                                     order by owners.owner_jobs, owners.owner_number)) as share
+                    from owners
+                ), filled as (
+                    -- To which load the owner's share fills its groups up, if only those with no more than this one's get any. Where one of
+                    -- them has a budget others may get what it does not: then no more than could come to it, were it alone behind those before.
+                    select shared.*,
+                           case when count(left_of[shared.number]) over mine > 0 then null
+                                else (shared.share + sum(shared.jobs) over before) / sum(shared.weight) over before end as level,
+                           row_number() over before as rank
+                    from shared
+                    window mine as (partition by shared.lane, shared.owner),
+                           before as (partition by shared.lane, shared.owner
+                                      order by shared.jobs::double precision / shared.weight, shared.number rows unbounded preceding)
+                ), ranked as (
+                    select filled.*, min(filled.level) over (partition by filled.lane, filled.owner) as lowest from filled
+                ), places as (
+                    select ranked.*, nth, row_number() over (partition by ranked.lane, ranked.owner
+                                                        order by (ranked.jobs + nth)::double precision / ranked.weight, nth, ranked.number) as of_owner
+                    from ranked
+                    cross join lateral generate_series(0, least(
+                        -- A little more, since its last digits are rounded.
+                        floor(coalesce(ranked.lowest * ranked.weight - ranked.jobs + 0.001,
+                                       (ranked.share - 1) / (1 + (ranked.rank - 1)::double precision / ranked.weight)))::integer,
+                        left_of[ranked.number] - 1 - taken[ranked.number])) as nth
+                ), turns as (
+                    select places.*, row_number() over (partition by places.lane
+                                                        order by places.owner_jobs + places.of_owner, places.nth, places.number) as turn
+                    from places
+                ), chosen as (
+                    select turns.number, turns.lane, turns."group", turns.after, turns.after_id
+                    from turns where turns.turn <= turns.places order by turns.turn limit p_wanted - got
+                ), shares as (
+                    select chosen.number, chosen.lane, chosen."group", chosen.after, chosen.after_id, count(*) as places
+                    from chosen group by 1, 2, 3, 4, 5
+                )
+                select array_agg(shares.number), array_agg(shares.places::integer) into dealt, places_of from shares;
+            end if;
         end if;
-        ids := null;
+        ids := null; tuples := null; numbers := null;
         if p_key is not null then
             select array_agg(waiting.id), array_agg(0) into ids, numbers
             from (select jobs.id from apalis.jobs as jobs
@@ -601,10 +640,10 @@ begin
                   order by jobs.run_at, jobs.id limit 1
                   for update skip locked) as waiting;
         elsif p_group is null then
-            select array_agg(waiting.id), array_agg(shares.number) into ids, numbers
+            select array_agg(waiting.ctid), array_agg(shares.number) into tuples, numbers
             from unnest(dealt, places_of) as shares (number, places)
             cross join lateral (
-                select jobs.id from apalis.jobs as jobs
+                select jobs.ctid from apalis.jobs as jobs
                 where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
                   and not jobs.metadata ? 'alone' and not jobs.metadata ? 'resume' and not jobs.metadata ? 'solitary'
                   and jobs.metadata -> 'lane' = p_lane_of[shares.number]
@@ -615,10 +654,10 @@ begin
                 order by jobs.run_at, jobs.id limit shares.places
                 for update skip locked) as waiting;
         else
-            select array_agg(waiting.id), array_agg(shares.number) into ids, numbers
+            select array_agg(waiting.ctid), array_agg(shares.number) into tuples, numbers
             from unnest(dealt, places_of) as shares (number, places)
             cross join lateral (
-                select jobs.id from apalis.jobs as jobs
+                select jobs.ctid from apalis.jobs as jobs
                 where jobs.job_type = p_queue and jobs.status = 'Pending' and jobs.job_type like 'imagemill.%'
                   and not jobs.metadata ? 'resume' and not jobs.metadata ? 'solitary'
                   and jobs.metadata -> 'group' = p_group and jobs.metadata -> 'lane' = p_lane_of[shares.number]
@@ -647,15 +686,15 @@ begin
             end loop;
             exit;
         end if;
-        -- These are locked, so the UPDATE takes each of them. In one statement: what is done for each row by itself is done under
-        -- the lane's lock.
+        -- These are locked, so they stay where they are, and the UPDATE takes each of them. In one statement: what is done for each
+        -- row by itself is done under the lane's lock.
         return query
         update apalis.jobs as jobs
         set status = 'Running', lock_by = p_worker, lock_at = moment, attempts = jobs.attempts + 1
-        from (select listed.id, array_position(lane_of, p_lane_of[listed.number]) as place,
+        from (select listed.found_at, array_position(lane_of, p_lane_of[listed.number]) as place,
                      row_number() over (partition by p_lane_of[listed.number]) - 1 as nth
-              from unnest(ids, numbers) as listed (id, number)) as picked
-        where jobs.id = picked.id
+              from unnest(tuples, numbers) as listed (found_at, number)) as picked
+        where jobs.ctid = picked.found_at
         returning jobs.id, jobs.job, jobs.attempts, jobs.idempotency_key, false, coalesce((jobs.metadata -> 'crashes')::integer, 0),
                   jobs.metadata -> 'lane', jobs.metadata -> 'group', jobs.run_at,
                   -- Null where the lane has no rate.

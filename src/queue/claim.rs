@@ -11,14 +11,8 @@ use sqlx::FromRow;
 use tokio::time::Instant;
 
 use super::{
-    connections::Connections,
-    error::QueueError,
-    grant::Grant,
-    hint::{Candidates, Hint},
-    job::Job,
-    reconcile::PORTION,
-    slots::Slots,
-    tokens::JobTokens,
+    connections::Connections, error::QueueError, grant::Grant, hint::Hint, job::Job, reconcile::PORTION, slots::Slots,
+    tokens::JobTokens, turns::Candidates,
 };
 
 /// Words of `imagemill.claim`: a lane without a free place, a group without a job that is due, a group that may take nothing.
@@ -145,8 +139,8 @@ pub(super) async fn claim(
     let began = Instant::now();
     hint.refresh(connections, served).await?;
     let looked = began.elapsed();
-    let turn = Wanted::Turn(wanted, hint.candidates(served));
-    let (rows, sent, answered) = call(connections, served, worker, token_hash, &turn, Some(hint)).await?;
+    let turn = Wanted::Turn(wanted, hint.candidates(served, wanted));
+    let (rows, sent, answered) = call(&connections.for_claims(), served, worker, token_hash, &turn, Some(hint)).await?;
     let mut claimed = Claimed::default();
     for row in &rows {
         match (&row.id, &row.lane, &row.group, row.run_at) {
@@ -166,13 +160,15 @@ pub(super) async fn claim(
     }
     let lock_wait = waited(&rows);
     claimed.jobs = jobs(served, worker, rows, sent, answered);
-    hint.ended(claimed.jobs.len(), claimed.jobs.len() >= wanted || claimed.look_in.is_some());
+    let took = began.elapsed();
+    hint.ended(wanted, claimed.jobs.len(), claimed.look_in.is_some());
+    hint.look_ahead(connections, served);
     // The benchmark reads it.
     tracing::debug!(
         queue = &*served.queue,
         wanted,
         taken = claimed.jobs.len(),
-        took_ms = milliseconds(began.elapsed()),
+        took_ms = milliseconds(took),
         looked_ms = milliseconds(looked),
         waited_ms = lock_wait.unwrap_or_default() * 1000.0,
         "claimed"

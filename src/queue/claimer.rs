@@ -22,7 +22,7 @@ const RARER: u32 = 10;
 
 /// While there is more than there are slots, a claim is followed by a rest of so many times what it took: one of few jobs costs as
 /// much as one of many, and the more workers ask, the longer each waits.
-const RESTS: u32 = 10;
+const RESTS: u32 = 20;
 /// But by no longer rest than this.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 /// And by none while one in so many slots is free.

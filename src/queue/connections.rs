@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
 
-use super::{error::QueueError, kept::Kept};
+use super::{engine::EngineOptions, error::QueueError, kept::Kept};
 
 /// A client waits so long for the whole of a transaction; the server gives up its statements before.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -56,19 +56,26 @@ pub struct Connections {
     is_pooled: bool,
     /// None of a pool that is small or that others use, and none behind a pooler.
     kept: Option<Arc<Kept>>,
+    /// The one for claims, likewise.
+    kept_for_claims: Option<Arc<Kept>>,
     lock_wait: LockWait,
 }
 
 impl Connections {
     /// The connections of this pool; `is_pooled` where a pooler in transaction mode stands between.
     pub fn new(pool: PgPool, is_pooled: bool) -> Self {
-        Self { pool, is_pooled, kept: None, lock_wait: LockWait::Long }
+        Self { pool, is_pooled, kept: None, kept_for_claims: None, lock_wait: LockWait::Long }
     }
 
     /// The connections of a pool that an engine has to itself: those that it needs all the time are kept at hand.
-    pub(super) fn keeping(pool: PgPool) -> Self {
-        let kept = Kept::new(pool.clone()).map(Arc::new);
-        Self { pool, is_pooled: false, kept, lock_wait: LockWait::Long }
+    fn keeping(pool: PgPool) -> Self {
+        let (kept, for_claims) = Kept::new(&pool).unzip();
+        Self { kept: kept.map(Arc::new), kept_for_claims: for_claims.map(Arc::new), ..Self::new(pool, false) }
+    }
+
+    /// The connections that these options ask for.
+    pub(super) fn of(pool: PgPool, options: &EngineOptions) -> Self {
+        if options.keeps_connections && !options.is_pooled { Self::keeping(pool) } else { Self::new(pool, options.is_pooled) }
     }
 
     /// The same, whose transactions wait so long for the locks of others.
@@ -76,9 +83,14 @@ impl Connections {
         Self { lock_wait, ..self.clone() }
     }
 
+    /// The one that is kept for claims, where it is.
+    pub(super) fn for_claims(&self) -> Self {
+        Self { kept: self.kept_for_claims.clone(), ..self.clone() }
+    }
+
     /// Lets go of the connections that are kept at hand: the pool's other users may want to close it.
     pub(super) async fn close(&self) {
-        if let Some(kept) = &self.kept {
+        for kept in [&self.kept, &self.kept_for_claims].into_iter().flatten() {
             kept.close().await;
         }
     }

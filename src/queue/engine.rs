@@ -102,11 +102,7 @@ impl Engine {
     /// When it cannot be registered.
     pub async fn start(pool: PgPool, options: EngineOptions, queues: Vec<Queue>) -> Result<Self, QueueError> {
         let name = incarnation::new_name();
-        let connections = if options.keeps_connections && !options.is_pooled {
-            Connections::keeping(pool)
-        } else {
-            Connections::new(pool, options.is_pooled)
-        };
+        let connections = Connections::of(pool, &options);
         let mut connection = connections.pool().acquire().await?;
         let registered_at = clock::now();
         let serving = Serving::of(&queues);

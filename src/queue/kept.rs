@@ -18,8 +18,9 @@ const UNUSED: Duration = Duration::from_mins(1);
 /// And none is kept for longer: what a server's session remembers grows.
 const LIFETIME: Duration = Duration::from_mins(30);
 
-/// The pool keeps so many for its other users, which are rare.
+/// The pool keeps so many for its other users, which are rare; and one is for claims alone.
 const OTHERS: u32 = 1;
+const CLAIMS: u32 = 1;
 
 /// What holds for every transaction of such a connection: the session is nobody else's. A statement is planned once and not at
 /// every use, which took as long as its work. So that a plan made while the tables were small is good as well when they are
@@ -53,10 +54,12 @@ pub(super) struct Taken<'a> {
 }
 
 impl Kept {
-    /// Keeps as many as the pool can spare; none of a small pool.
-    pub(super) fn new(pool: PgPool) -> Option<Self> {
-        let places = pool.options().get_max_connections().saturating_sub(OTHERS);
-        (places > 0).then(|| Self { pool, places: Semaphore::new(places as usize), resting: Mutex::default() })
+    /// Keeps as many as the pool can spare, and one for claims; none of a small pool. The claim is the largest statement of all, and what
+    /// it costs to plan is paid under its lane's lock, by each connection that it ever came to: by one of a process so.
+    pub(super) fn new(pool: &PgPool) -> Option<(Self, Self)> {
+        let places = pool.options().get_max_connections().saturating_sub(OTHERS + CLAIMS);
+        let keep = |places: u32| Self { pool: pool.clone(), places: Semaphore::new(places as usize), resting: Mutex::default() };
+        (places > 0).then(|| (keep(places), keep(CLAIMS)))
     }
 
     /// One that is well, with the time-outs of the engine.

@@ -40,9 +40,10 @@ mod restore;
 mod settle;
 mod shared;
 mod slots;
-#[cfg(feature = "faults")]
+#[cfg(any(feature = "cli", feature = "faults"))]
 pub mod steps;
 mod tokens;
+mod turns;
 mod unwritten;
 mod wake;
 mod writers;

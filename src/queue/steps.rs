@@ -1,7 +1,6 @@
-//! Single steps of a worker, for a test that decides when each of them is taken.
+//! Single steps of a worker, for whoever decides when each of them is taken: a test, and the benchmark of the claim.
 //!
-//! Compiled in with the feature `faults` only. Nothing here runs by itself: no beat, no claimer, no listener; what a step does is what
-//! the engine does, by the same functions.
+//! Nothing here runs by itself: no beat, no claimer, no listener; what a step does is what the engine does, by the same functions.
 
 use std::{
     collections::HashMap,
@@ -40,6 +39,10 @@ pub struct Steps {
     served: Arc<HashMap<&'static str, Served>>,
 }
 
+/// What a worker knows of the groups that wait, from one claim to the next.
+#[derive(Debug, Default)]
+pub struct Knowledge(Hint);
+
 /// What one beat found.
 #[derive(Debug, Clone)]
 pub struct Look {
@@ -56,7 +59,7 @@ impl Steps {
     /// What PostgreSQL says.
     pub async fn register(pool: PgPool, options: EngineOptions, queues: Vec<Queue>) -> Result<Self, QueueError> {
         let name = incarnation::new_name();
-        let connections = Connections::new(pool, options.is_pooled);
+        let connections = Connections::of(pool, &options);
         let mut connection = connections.pool().acquire().await?;
         let serving = Serving::of(&queues);
         incarnation::register(&connections, &mut connection, &name, (options.lease, &options.token_hash), &serving).await?;
@@ -101,14 +104,22 @@ impl Steps {
         &self.shared.connections
     }
 
-    /// Claims up to so many jobs of a queue, and holds them.
+    /// Claims up to so many jobs of a queue, and holds them. It knows nothing of what waits.
     ///
     /// # Errors
     /// See [`QueueError`]; what was claimed is then not known, and [`Steps::must_reconcile`].
     pub async fn claim(&self, queue: &str, wanted: usize) -> Result<Vec<Job>, QueueError> {
+        self.claim_knowing(queue, wanted, &mut Knowledge::default()).await
+    }
+
+    /// The same as one of many claims.
+    ///
+    /// # Errors
+    /// As of [`Steps::claim`].
+    pub async fn claim_knowing(&self, queue: &str, wanted: usize, knowledge: &mut Knowledge) -> Result<Vec<Job>, QueueError> {
         let served = self.served.get(queue).ok_or_else(|| QueueError::UnknownQueue(queue.to_owned()))?;
         let token = self.shared.gate.token_hash();
-        let claimed = claim::claim(&self.shared.connections, served, &self.name(), &token, wanted, &mut Hint::default()).await;
+        let claimed = claim::claim(&self.shared.connections, served, &self.name(), &token, wanted, &mut knowledge.0).await;
         let jobs = claimed.map(|claimed| claimed.jobs);
         self.hold(jobs)
     }
@@ -129,6 +140,18 @@ impl Steps {
             Err(_) => self.answer_lost(),
         }
         jobs
+    }
+
+    /// Puts back jobs that were claimed and not begun.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn put_back(&self, jobs: &[Job]) -> Result<(), QueueError> {
+        claim::put_back(&self.shared.connections, jobs).await?;
+        for job in jobs {
+            self.release(job);
+        }
+        Ok(())
     }
 
     /// Whether this claim is held.
@@ -157,6 +180,18 @@ impl Steps {
     /// See [`QueueError`].
     pub async fn reconcile(&self) -> Result<(), QueueError> {
         reconcile::reconcile(&self.shared).await
+    }
+
+    /// Leaves; it must hold nothing.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn leave(&self) -> Result<(), QueueError> {
+        let mut connection = self.shared.connections.pool().acquire().await?;
+        incarnation::end(&self.shared.connections, &mut connection, &self.name(), "stopped").await?;
+        drop(connection);
+        self.shared.connections.close().await;
+        Ok(())
     }
 
     /// Says that it lives, and looks at the others. One whose row is gone takes a new name.

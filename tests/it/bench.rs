@@ -34,7 +34,7 @@ const MEASURES: [(&str, usize); 20] = [
     ("turns", 3),
     ("pause", 3),
     ("cancel", 2),
-    ("claim", 3),
+    ("claim", 5),
 ];
 
 fn bench(directory: &Path, arguments: &[&str]) -> Command {

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod claim;
+mod claimant;
 mod claims;
 mod cost;
 mod create;

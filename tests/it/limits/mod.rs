@@ -3,6 +3,7 @@
 mod bounds;
 mod budgets;
 mod days;
+mod deal;
 mod looks;
 mod places;
 mod polls;

@@ -1,0 +1,73 @@
+//! A worker in the benchmark's own process that does nothing but claim: so many cells at a time, which it puts back. So each of its
+//! claims is one of as many, however fast the upstream is, and what waits does not become less by them.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    commands::report::Failure,
+    models::payload::GenerateImage,
+    queue::{
+        EngineOptions,
+        steps::{Knowledge, Steps},
+    },
+    services::processing,
+};
+
+use super::ground::Database;
+
+/// Cells of one claim.
+pub(super) const WANTED: usize = 40;
+
+/// Between the beginnings of two claims.
+pub(super) const EVERY: Duration = Duration::from_millis(100);
+
+/// Lanes that it claims of: those of every worker.
+const LANES: [&str; 2] = ["prod", "ops"];
+
+/// See the module.
+pub(super) struct Claimant {
+    steps: Steps,
+    knowledge: Knowledge,
+    beat: Duration,
+    beaten: Instant,
+}
+
+/// One of its claims.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) cells: usize,
+    pub(super) took_ms: f64,
+}
+
+impl Claimant {
+    /// Registers it as a worker of this database.
+    pub(super) async fn register(database: &Database) -> Result<Self, Failure> {
+        let context = &database.context;
+        // As a worker process has it.
+        let options = EngineOptions { keeps_connections: true, ..processing::engine_options(&context.settings, None) };
+        let queues = processing::queues(&context.settings, WANTED, LANES.map(str::to_owned).to_vec());
+        let beat = options.beat;
+        let steps = Steps::register(context.pool.clone(), options, queues).await.map_err(Failure::failed)?;
+        Ok(Self { steps, knowledge: Knowledge::default(), beat, beaten: Instant::now() })
+    }
+
+    /// Claims as many as there are, up to its number, and puts them back; and waits until the next one's time.
+    pub(super) async fn claim(&mut self) -> Result<Taken, Failure> {
+        if self.beaten.elapsed() >= self.beat {
+            self.steps.beat().await.map_err(Failure::failed)?;
+            self.beaten = Instant::now();
+        }
+        let began = Instant::now();
+        let claimed = self.steps.claim_knowing(GenerateImage::QUEUE, WANTED, &mut self.knowledge).await;
+        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        let jobs = claimed.map_err(Failure::failed)?;
+        self.steps.put_back(&jobs).await.map_err(Failure::failed)?;
+        tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
+        Ok(Taken { cells: jobs.len(), took_ms })
+    }
+
+    /// Leaves.
+    pub(super) async fn leave(self) -> Result<(), Failure> {
+        self.steps.leave().await.map_err(Failure::failed)
+    }
+}
