@@ -56,8 +56,11 @@ const FLAT_OUT: Draining = Draining { slots: "160", upstream: ["--submit-latency
 /// How long claims are counted.
 const COUNTED: Duration = Duration::from_secs(30);
 
-/// Before that: for the workers to be in their stride.
-const STARTING: Duration = Duration::from_secs(2);
+/// And at the least, where the scale is small.
+const LEAST_COUNTED: Duration = Duration::from_secs(2);
+
+/// Before that: for the workers to be in their stride, which is when their first jobs have ended.
+const STARTING: Duration = Duration::from_secs(4);
 
 /// Cells that are claimed with a transaction open before claims are counted.
 const BEFORE: f64 = 200_000.0;
@@ -177,7 +180,7 @@ async fn until_taken(log: &ClaimLog, workers: &mut [Process], cells: f64) -> Res
 
 /// How long is counted.
 fn lasts(bench: &Bench) -> Duration {
-    COUNTED.mul_f64(bench.options.scale()).max(STARTING)
+    COUNTED.mul_f64(bench.options.scale()).max(LEAST_COUNTED)
 }
 
 /// The claims of a claimant in a while.
