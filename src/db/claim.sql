@@ -252,6 +252,7 @@ declare
     pace record;
     cold boolean;
     cut integer;
+    open_lanes integer;
 begin
     if p_key is not null then
         select array[jobs.metadata -> 'lane'], array[jobs.metadata -> 'group'], array[true] into p_lane_of, p_group_of, p_budget_of
@@ -525,12 +526,13 @@ begin
             places_of := case when free > 0 then array[free] end;
         else
             dealt := null;
-            -- Places of the lanes that anything waits for.
-            free := least(p_wanted - got, (select sum(places) from unnest(lane_of, room) as open (lane, places)
-                                           where open.lane = any (p_lane_of)));
-            if turn = 1 and left_of is null and cardinality(p_group_of) >= free then
-                -- One place a group, which is what the turns come to where more groups wait than there are places and their loads are
-                -- alike; and the check whether it is. It takes a third of what the whole takes.
+            -- Places of the lanes that anything waits for, and how many these are.
+            select least(p_wanted - got, sum(open.places)), count(*) into free, open_lanes
+            from unnest(lane_of, room) as open (lane, places) where open.places > 0 and open.lane = any (p_lane_of);
+            exit when open_lanes = 0;
+            if turn = 1 and open_lanes = 1 and left_of is null and cardinality(p_group_of) >= free then
+                -- One place a group, which is what the turns come to in a lane where more groups wait than there are places and their
+                -- loads are alike; and the check whether it is. It takes a third of what the whole takes.
                 with candidate as (
                     select listed.number::integer, listed.lane, listed.owner, coalesce(counted.jobs, 0)::double precision / listed.weight as load,
                            (coalesce(counted.jobs, 0) + 1)::double precision / listed.weight as next_load,

@@ -94,7 +94,8 @@ async fn call(
     };
     // Without a token no pause holds.
     let token_hash = (!matches!(wanted, Wanted::Probe(_))).then_some(token_hash);
-    let rows = connections.statement(async |connection| {
+    let rows = connections.for_claims();
+    let rows = rows.statement(async |connection| {
         // Taken here, with the connection in hand.
         let sent = Instant::now();
         let query = sqlx::query_as(
@@ -140,7 +141,7 @@ pub(super) async fn claim(
     hint.refresh(connections, served).await?;
     let looked = began.elapsed();
     let turn = Wanted::Turn(wanted, hint.candidates(served, wanted));
-    let (rows, sent, answered) = call(&connections.for_claims(), served, worker, token_hash, &turn, Some(hint)).await?;
+    let (rows, sent, answered) = call(connections, served, worker, token_hash, &turn, Some(hint)).await?;
     let mut claimed = Claimed::default();
     for row in &rows {
         match (&row.id, &row.lane, &row.group, row.run_at) {
@@ -148,9 +149,12 @@ pub(super) async fn claim(
                 hint.took(lane, group, run_at, id);
             }
             (Some(_), ..) => {}
-            (None, Some(lane), Some(group), _) if row.key.as_deref() == Some(EMPTY) => hint.is_empty(lane, group),
+            (None, Some(lane), Some(group), _) if row.key.as_deref() == Some(EMPTY) => hint.emptied(lane, group),
             (None, None, None, Some(oldest)) => hint.counted(oldest),
-            (None, ..) => {
+            (None, lane, group, _) => {
+                if let (Some(BUDGET), Some(lane), Some(group)) = (row.key.as_deref(), lane, group) {
+                    hint.spent(lane, group);
+                }
                 claimed.is_full |= row.key.as_deref() == Some(FULL);
                 claimed.met_bound |= row.key.as_deref() == Some(BUDGET);
                 let look_in = Duration::try_from_secs_f64(row.wait.unwrap_or(1.0).max(0.0)).unwrap_or(LOOK);

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
 
-use super::{engine::EngineOptions, error::QueueError, kept::Kept};
+use super::{
+    engine::EngineOptions,
+    error::QueueError,
+    kept::{Kept, Share},
+};
 
 /// A client waits so long for the whole of a transaction; the server gives up its statements before.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -69,8 +73,9 @@ impl Connections {
 
     /// The connections of a pool that an engine has to itself: those that it needs all the time are kept at hand.
     fn keeping(pool: PgPool) -> Self {
-        let (kept, for_claims) = Kept::new(&pool).unzip();
-        Self { kept: kept.map(Arc::new), kept_for_claims: for_claims.map(Arc::new), ..Self::new(pool, false) }
+        let kept = Kept::new(&pool, Share::All).map(Arc::new);
+        let kept_for_claims = Kept::new(&pool, Share::Claims).map(Arc::new);
+        Self { kept, kept_for_claims, ..Self::new(pool, false) }
     }
 
     /// The connections that these options ask for.
@@ -85,7 +90,7 @@ impl Connections {
 
     /// The one that is kept for claims, where it is.
     pub(super) fn for_claims(&self) -> Self {
-        Self { kept: self.kept_for_claims.clone(), ..self.clone() }
+        Self { kept: self.kept_for_claims.clone().or_else(|| self.kept.clone()), ..self.clone() }
     }
 
     /// Lets go of the connections that are kept at hand: the pool's other users may want to close it.

@@ -1,4 +1,4 @@
-//! What a claimer knows of the groups that wait: a hint for the next claims, read once a second, beside them. Claims go on by the
+//! What a claimer knows of the groups that wait: a hint for the next claims, read once a second, between them. Claims go on by the
 //! last one meanwhile, since a look walks over what was claimed before as long as any transaction is open.
 //!
 //! A stale one costs a moment's fairness and never a limit: what is in flight is counted by the claim itself, from rows. A group
@@ -48,11 +48,18 @@ pub(super) struct Hint {
 /// A look that is under way.
 #[derive(Debug)]
 struct Look {
-    task: JoinHandle<Result<(Vec<Group>, Duration), QueueError>>,
+    task: JoinHandle<Result<Found, QueueError>>,
     /// What claims have said since it began.
     since: Vec<Said>,
-    /// Nobody wants what it finds.
-    is_obsolete: bool,
+}
+
+/// What it has found.
+#[derive(Debug)]
+struct Found {
+    groups: Vec<Group>,
+    /// When they were read, and how long that took.
+    read: Instant,
+    took: Duration,
 }
 
 /// What a claim says of a group, by name and lane.
@@ -60,6 +67,7 @@ struct Look {
 enum Said {
     Took((String, String), DateTime<Utc>, String),
     Empty((String, String)),
+    Spent((String, String)),
 }
 
 impl Hint {
@@ -73,10 +81,7 @@ impl Hint {
         }
         if self.is_announced {
             // What is under way may have begun before.
-            self.read = None;
-            if let Some(look) = &mut self.look {
-                look.is_obsolete = true;
-            }
+            (self.read, self.look) = (None, None);
         }
         if self.read.is_none() {
             self.look(connections, served);
@@ -95,9 +100,9 @@ impl Hint {
         }
     }
 
-    /// Begins a look, where none is under way that somebody wants.
+    /// Begins a look, where none is under way.
     fn look(&mut self, connections: &Connections, served: &Served) {
-        if self.look.as_ref().is_none_or(|look| look.is_obsolete) {
+        if self.look.is_none() {
             self.is_announced = false;
             self.look = Some(Look::begin(connections, served));
         }
@@ -105,12 +110,9 @@ impl Hint {
 
     /// Takes over what the look has found, and over it what was said since it began.
     async fn end(&mut self, look: Look) -> Result<(), QueueError> {
-        let (groups, took) = look.task.await.map_err(|_| QueueError::Ended)??;
-        if look.is_obsolete {
-            return Ok(());
-        }
-        self.groups.renew(groups);
-        self.read = Some((Instant::now(), took));
+        let found = look.task.await.map_err(|_| QueueError::Ended)??;
+        self.groups.renew(found.groups);
+        self.read = Some((found.read, found.took));
         for said in &look.since {
             self.apply(said);
         }
@@ -150,8 +152,13 @@ impl Hint {
     }
 
     /// This group has no job that is due.
-    pub(super) fn is_empty(&mut self, lane: &str, group: &str) {
+    pub(super) fn emptied(&mut self, lane: &str, group: &str) {
         self.said(Said::Empty((group.to_owned(), lane.to_owned())));
+    }
+
+    /// This group may take nothing now.
+    pub(super) fn spent(&mut self, lane: &str, group: &str) {
+        self.said(Said::Spent((group.to_owned(), lane.to_owned())));
     }
 
     fn said(&mut self, said: Said) {
@@ -164,7 +171,8 @@ impl Hint {
     fn apply(&mut self, said: &Said) {
         match said {
             Said::Took(name, run_at, id) => self.groups.took(name, *run_at, id),
-            Said::Empty(name) => self.groups.is_empty(name),
+            Said::Empty(name) => self.groups.emptied(name),
+            Said::Spent(name) => self.groups.spent(name),
         }
     }
 
@@ -178,9 +186,8 @@ impl Hint {
         if !has_more {
             self.read = None;
             self.groups.clear();
-            if let Some(look) = &mut self.look {
-                look.is_obsolete = true;
-            }
+            // Nobody wants what it finds.
+            self.look = None;
         }
     }
 }
@@ -196,8 +203,8 @@ impl Look {
                 let query = sqlx::query_as("select * from imagemill.groups_to_claim($1, $2)");
                 Ok(query.bind(&*queue).bind(&lanes).fetch_all(connection).await?)
             });
-            Ok((groups.await?, began.elapsed()))
+            Ok(Found { groups: groups.await?, read: Instant::now(), took: began.elapsed() })
         });
-        Self { task, since: Vec::new(), is_obsolete: false }
+        Self { task, since: Vec::new() }
     }
 }

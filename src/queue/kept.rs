@@ -18,9 +18,20 @@ const UNUSED: Duration = Duration::from_mins(1);
 /// And none is kept for longer: what a server's session remembers grows.
 const LIFETIME: Duration = Duration::from_mins(30);
 
-/// The pool keeps so many for its other users, which are rare; and one is for claims alone.
+/// The pool keeps so many for its other users, which are rare.
 const OTHERS: u32 = 1;
+
+/// For claims alone, where there are more than so many: the claim is the largest statement of all, and what it costs to plan is paid under
+/// its lane's lock, by each connection that it ever comes to.
 const CLAIMS: u32 = 1;
+const CLAIMS_SHARE: u32 = 3;
+
+/// Whom the connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    Claims,
+    All,
+}
 
 /// What holds for every transaction of such a connection: the session is nobody else's. A statement is planned once and not at
 /// every use, which took as long as its work. So that a plan made while the tables were small is good as well when they are
@@ -54,12 +65,13 @@ pub(super) struct Taken<'a> {
 }
 
 impl Kept {
-    /// Keeps as many as the pool can spare, and one for claims; none of a small pool. The claim is the largest statement of all, and what
-    /// it costs to plan is paid under its lane's lock, by each connection that it ever came to: by one of a process so.
-    pub(super) fn new(pool: &PgPool) -> Option<(Self, Self)> {
-        let places = pool.options().get_max_connections().saturating_sub(OTHERS + CLAIMS);
-        let keep = |places: u32| Self { pool: pool.clone(), places: Semaphore::new(places as usize), resting: Mutex::default() };
-        (places > 0).then(|| (keep(places), keep(CLAIMS)))
+    /// Keeps as many as the pool can spare; none of a small pool.
+    pub(super) fn new(pool: &PgPool, share: Share) -> Option<Self> {
+        let most = pool.options().get_max_connections().saturating_sub(OTHERS);
+        // Where there are few, claims have none of their own.
+        let for_claims = if most > CLAIMS_SHARE { CLAIMS } else { 0 };
+        let places = if share == Share::Claims { for_claims } else { most - for_claims };
+        (places > 0).then(|| Self { pool: pool.clone(), places: Semaphore::new(places as usize), resting: Mutex::default() })
     }
 
     /// One that is well, with the time-outs of the engine.

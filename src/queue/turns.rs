@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
 /// Fewest and most groups that a claim chooses from.
-const CANDIDATES: std::ops::RangeInclusive<usize> = 16..=256;
+const CANDIDATES: std::ops::RangeInclusive<usize> = 32..=256;
+
+/// So many beside them that could take nothing when they were last asked: it may be otherwise by now.
+const SPENT: usize = 32;
 
 /// A group with pending jobs in a lane.
 #[derive(Debug, Clone, FromRow)]
@@ -17,8 +20,9 @@ pub(super) struct Group {
     owner: String,
     weight: i32,
     has_budget: bool,
-    /// In flight, of it and of its owner in this lane, when it was read; and what was claimed here since.
+    /// In flight when it was read, and what was claimed here since.
     jobs: i64,
+    /// The same of its owner in this lane, when it was read.
     owner_jobs: i64,
     /// From where on it waits: what stands before is claimed, and as long as any transaction is open each of it is walked over.
     #[sqlx(rename = "run_at")]
@@ -65,13 +69,27 @@ impl Candidates {
     }
 }
 
-/// A group that is known, and the last claim that served it.
+/// A group that is known, and what claims have said of it.
 #[derive(Debug)]
 struct Known {
     group: Group,
     /// Its place among the owners.
     owner: usize,
+    /// The last claim that served it.
     served: Option<u64>,
+    /// The last claim that found that it may take nothing, if it has taken nothing since: its budget is spent, or its time is over.
+    spent: Option<u64>,
+    /// It had nothing that is due. It is kept for when it is found again: then its turn is not the first.
+    is_absent: bool,
+}
+
+/// An owner in one lane.
+#[derive(Debug)]
+struct Owner {
+    /// The last claim that served him.
+    served: Option<u64>,
+    /// In flight when it was read, and what was claimed here since.
+    jobs: i64,
 }
 
 /// See the module.
@@ -79,8 +97,8 @@ struct Known {
 pub(super) struct Groups {
     /// By name and lane.
     known: BTreeMap<(String, String), Known>,
-    /// The last claim that served each owner, in one lane: every claim asks for all of them, so by place and not by name.
-    owners: Vec<Option<u64>>,
+    /// By place and not by name, since each claim asks for all of them.
+    owners: Vec<Owner>,
     /// Where an owner stands, by lane and name.
     places: HashMap<(String, String), usize>,
     /// Which claim this is.
@@ -88,34 +106,37 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// These are the groups now. When one that was known before was served, and its owner, is kept.
+    /// These are the groups now. What claims have said of one that was known before, and of its owner, is kept.
     pub(super) fn renew(&mut self, groups: Vec<Group>) {
         let mut before = std::mem::take(self);
         self.claim = before.claim;
         for group in groups {
             let owner = (group.lane.clone(), group.owner.clone());
-            let served = before.places.get(&owner).and_then(|place| before.owners[*place]);
+            let served = before.places.get(&owner).and_then(|place| before.owners[*place].served);
             let owner = *self.places.entry(owner).or_insert_with(|| {
-                self.owners.push(served);
+                self.owners.push(Owner { served, jobs: group.owner_jobs });
                 self.owners.len() - 1
             });
             let name = (group.name.clone(), group.lane.clone());
-            let served = before.known.remove(&name).and_then(|known| known.served);
-            self.known.insert(name, Known { group, owner, served });
+            let (served, spent) = before.known.remove(&name).map_or((None, None), |known| (known.served, known.spent));
+            self.known.insert(name, Known { group, owner, served, spent, is_absent: false });
         }
     }
 
     /// Nothing waits, as far as is known.
     pub(super) fn clear(&mut self) {
-        self.known.clear();
+        for known in self.known.values_mut() {
+            known.is_absent = true;
+        }
     }
 
     /// The job of this time and id was claimed of this group.
     pub(super) fn took(&mut self, name: &(String, String), run_at: DateTime<Utc>, id: &str) {
         let Some(known) = self.known.get_mut(name) else { return };
         known.group.jobs += 1;
-        known.served = Some(self.claim);
-        self.owners[known.owner] = Some(self.claim);
+        (known.served, known.spent) = (Some(self.claim), None);
+        let owner = &mut self.owners[known.owner];
+        (owner.served, owner.jobs) = (Some(self.claim), owner.jobs + 1);
         if (known.group.after, known.group.after_id.as_str()) < (run_at, id) {
             known.group.after = run_at;
             id.clone_into(&mut known.group.after_id);
@@ -123,8 +144,17 @@ impl Groups {
     }
 
     /// This group has no job that is due.
-    pub(super) fn is_empty(&mut self, name: &(String, String)) {
-        self.known.remove(name);
+    pub(super) fn emptied(&mut self, name: &(String, String)) {
+        if let Some(known) = self.known.get_mut(name) {
+            known.is_absent = true;
+        }
+    }
+
+    /// This group may take nothing.
+    pub(super) fn spent(&mut self, name: &(String, String)) {
+        if let Some(known) = self.known.get_mut(name) {
+            known.spent = Some(self.claim);
+        }
     }
 
     /// A claim is over.
@@ -140,11 +170,15 @@ impl Groups {
         for lane in lanes {
             // Where turns are equal: whoever was served longest ago, then the oldest. So of more owners, or tasks, than there are
             // places none waits until another has ended.
-            let mut of_lane: Vec<&Known> = self.known.values().filter(|known| known.group.lane == *lane).collect();
+            let of_lane = self.known.values().filter(|known| known.group.lane == *lane && !known.is_absent);
+            // Those that may take nothing have the fewest in flight, and would keep the others out.
+            let (mut spent, mut of_lane): (Vec<&Known>, Vec<&Known>) = of_lane.partition(|known| known.spent.is_some());
             of_lane.sort_by_key(|known| self.last_served(known));
             if of_lane.len() > most {
                 of_lane = self.nearest(&of_lane, most);
             }
+            spent.sort_by_key(|known| known.spent);
+            chosen.extend(spent.into_iter().take(SPENT));
             chosen.extend(of_lane);
         }
         chosen.sort_by_key(|known| (self.last_served(known), &known.group.name, &known.group.lane));
@@ -157,7 +191,7 @@ impl Groups {
 
     /// The last claims that served its owner and it; none where there was none.
     fn last_served(&self, known: &Known) -> (Option<u64>, Option<u64>) {
-        (self.owners[known.owner], known.served)
+        (self.owners[known.owner].served, known.served)
     }
 
     /// Of one lane's groups those whose turn is the next: of each owner those with the fewest jobs for their weight, and the owners
@@ -175,7 +209,7 @@ impl Groups {
                 load(&left.group).total_cmp(&load(&right.group))
             });
             let nth = groups.iter().enumerate();
-            ranked.extend(nth.map(|(rank, (place, known))| (rank as i64 + known.group.owner_jobs, *place)));
+            ranked.extend(nth.map(|(rank, (place, known))| (rank as i64 + self.owners[known.owner].jobs, *place)));
         }
         ranked.sort_unstable();
         ranked.into_iter().take(most).map(|(_, place)| groups[place]).collect()
@@ -252,15 +286,58 @@ mod tests {
         groups.took(&name("a"), at(3), "3");
         let known = &groups.known[&name("a")].group;
         assert_eq!((known.jobs, known.after, known.after_id.as_str()), (2, at(5), "5"));
-        groups.is_empty(&name("a"));
+        groups.emptied(&name("a"));
         assert_eq!(order(&groups), "");
     }
 
     #[test]
     fn of_many_groups_twice_as_many_are_chosen_from_as_are_taken() {
         let groups = known((0..300).map(|number| group(&format!("{number:03}"), "one", 1, 0)));
-        for (taken, number) in [(0, 16), (40, 80), (1_000, 256)] {
+        for (taken, number) in [(0, 32), (40, 80), (1_000, 256)] {
             assert_eq!(groups.candidates(&["prod".to_owned()], taken).groups.len(), number, "{taken}");
         }
+    }
+    #[test]
+    fn groups_that_may_take_nothing_keep_no_others_out() {
+        let mut groups = known((0..300).map(|number| group(&format!("{number:03}"), "one", 1, 0)));
+        for number in 0..200 {
+            groups.spent(&name(&format!("{number:03}")));
+            groups.ended();
+        }
+        let chosen = groups.candidates(&["prod".to_owned()], 0).groups;
+        let (spent, open): (Vec<String>, Vec<String>) = chosen.into_iter().partition(|name| name.as_str() < "200");
+        assert_eq!(open.len(), 32);
+        // Those that were asked longest ago, and after them the others; one that has taken something is as any.
+        assert_eq!(spent, (0..SPENT).map(|number| format!("{number:03}")).collect::<Vec<_>>());
+        groups.spent(&name("000"));
+        groups.took(&name("001"), DateTime::UNIX_EPOCH, "1");
+        let chosen = groups.candidates(&["prod".to_owned()], 0).groups;
+        assert!(!chosen.contains(&"000".to_owned()) && chosen.contains(&format!("{:03}", SPENT + 1)), "{chosen:?}");
+    }
+
+    #[test]
+    fn what_was_claimed_since_counts_for_the_owner() {
+        let rows = (0..100).map(|number| group(&format!("{number:03}"), if number < 50 { "one" } else { "two" }, 1, 0));
+        let mut groups = known(rows);
+        for _ in 0..40 {
+            groups.took(&name("000"), DateTime::UNIX_EPOCH, "1");
+        }
+        // The other one has none yet.
+        let chosen = groups.candidates(&["prod".to_owned()], 0).owners;
+        assert!(chosen.iter().all(|owner| owner == "two"), "{chosen:?}");
+    }
+
+    #[test]
+    fn a_group_that_comes_back_is_not_the_first_again() {
+        let rows = || ["a", "b"].map(|name| group(name, "one", 1, 0));
+        let mut groups = known(rows());
+        groups.took(&name("a"), DateTime::UNIX_EPOCH, "1");
+        groups.emptied(&name("a"));
+        groups.ended();
+        assert_eq!(order(&groups), "b");
+        groups.clear();
+        assert_eq!(order(&groups), "");
+        groups.renew(rows().to_vec());
+        assert_eq!(order(&groups), "ba");
     }
 }

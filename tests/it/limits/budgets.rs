@@ -1,8 +1,12 @@
 //! Budgets, and the time before which a task submits nothing.
 
-use imagemill::simulator::{Behaviour, SimulatorOptions, Span};
+use imagemill::{
+    services::task_service::create_task,
+    simulator::{Behaviour, SimulatorOptions, Span},
+};
 use sqlx::Executor as _;
 
+use super::definition;
 use crate::support::{World, eventually};
 
 #[tokio::test]
@@ -38,6 +42,29 @@ async fn a_task_over_its_budget_waits_and_goes_on_when_it_is_raised() {
     assert!(spent(10).await);
     drop(workers);
     world.assert_ledgers_agree().await;
+}
+
+#[tokio::test]
+async fn tasks_over_their_budget_keep_no_others_from_their_turn() {
+    let world = World::new().await;
+    // More of them than a claim chooses from.
+    for number in 0..80 {
+        create_task(&world.context, &world.actor, &definition(&world, &format!("spent {number}"), 2, 1))
+            .await
+            .expect("create the task");
+    }
+    sqlx::query("update imagemill.tasks set max_submits = 0").execute(world.pool()).await.expect("set the budget");
+    let last = create_task(&world.context, &world.actor, &definition(&world, "open", 30, 1)).await.expect("create the task").id;
+    let worker = world.worker(&["--concurrency", "4"]);
+    world.until("select completed_at is not null from imagemill.tasks where max_submits is null").await;
+    // And each has its turn again when its budget is raised.
+    sqlx::query("update imagemill.tasks set max_submits = 1 where id <> $1")
+        .bind(last)
+        .execute(world.pool())
+        .await
+        .expect("raise it");
+    world.until("select count(*) = 80 from imagemill.task_counts where submits = 1").await;
+    drop(worker);
 }
 
 #[tokio::test]

@@ -2,47 +2,49 @@
 
 use imagemill::{
     crud::users,
-    models::payload::GenerateImage,
+    models::{Prompt, TaskInput, payload::GenerateImage},
     queue::{Job, steps::Steps},
     services::{actor::Actor, processing, task_service::create_task},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
-use super::{change_lane, definition};
 use crate::support::World;
 
 /// Owners, tasks and rounds. Each task has more cells than one round takes.
 const OWNERS: usize = 4;
 const TASKS: usize = 14;
 const CELLS: usize = 100;
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 60;
+
+const LANES: [&str; 2] = ["ops", "prod"];
 
 /// A task as the turns see it.
 #[derive(Debug, Clone)]
 struct Load {
     task: String,
+    lane: &'static str,
     owner: usize,
     weight: u32,
     in_flight: usize,
 }
 
-/// One place after another: to the owner with the fewest in flight, and to the one of his tasks that has the fewest for its priority;
+/// One place of a lane after another: to the owner with the fewest in flight, and to the one of his tasks that has the fewest for its priority;
 /// where that is equal to a task that has got none before one that has, and then to the oldest.
-fn reference(loads: &[Load], places: usize) -> Vec<usize> {
+fn reference(loads: &[Load], places: [usize; 2]) -> Vec<usize> {
     let mut given = vec![0; loads.len()];
-    for _ in 0..places {
-        let of_owner = |owner: usize| -> usize {
-            (0..loads.len()).filter(|task| loads[*task].owner == owner).map(|task| loads[task].in_flight + given[task]).sum()
-        };
-        let next_of_owner = |owner: usize| {
-            let load = |task: usize| (loads[task].in_flight + given[task]) as f64 / f64::from(loads[task].weight);
-            let tasks = (0..loads.len()).filter(|task| loads[*task].owner == owner);
-            tasks.min_by(|left, right| load(*left).total_cmp(&load(*right)).then(given[*left].cmp(&given[*right])))
-        };
-        let nexts = (0..OWNERS).filter_map(|owner| next_of_owner(owner).map(|task| (of_owner(owner), given[task], task)));
-        let (_, _, task) = nexts.min().expect("a task");
-        given[task] += 1;
+    for (lane, places) in LANES.into_iter().zip(places) {
+        for _ in 0..places {
+            let of = |owner: usize| (0..loads.len()).filter(move |task| loads[*task].owner == owner && loads[*task].lane == lane);
+            let of_owner = |owner: usize| -> usize { of(owner).map(|task| loads[task].in_flight + given[task]).sum() };
+            let next_of_owner = |owner: usize| {
+                let load = |task: usize| (loads[task].in_flight + given[task]) as f64 / f64::from(loads[task].weight);
+                of(owner).min_by(|left, right| load(*left).total_cmp(&load(*right)).then(given[*left].cmp(&given[*right])))
+            };
+            let nexts = (0..OWNERS).filter_map(|owner| next_of_owner(owner).map(|task| (of_owner(owner), given[task], task)));
+            let (_, _, task) = nexts.min().expect("a task");
+            given[task] += 1;
+        }
     }
     given
 }
@@ -64,11 +66,26 @@ async fn prepare(world: &World, random: &mut StdRng) -> Vec<Load> {
     for number in 0..TASKS {
         let owner = random.random_range(0..OWNERS);
         let weight = if random.random_bool(0.5) { 1 } else { random.random_range(1..=8) };
-        let definition = definition(world, &format!("task {number}"), CELLS, weight);
+        // Fewer in the first lane, and one at the least in each.
+        let lane = LANES[if number < 2 { number } else { usize::from(random.random_bool(0.7)) }];
+        let values = (0..CELLS).map(|value| Prompt::freetext(format!("{number} {value}"))).collect::<Vec<_>>();
+        let input = TaskInput::new(format!("task {number}")).seed(7).lane(lane).priority(weight).variable_prompt("value", values);
+        let definition = input.validate(&(&world.context.settings.limits).into()).expect("a sound definition");
         let task = create_task(&world.context, &owners[owner], &definition).await.expect("create the task").id.to_string();
-        loads.push(Load { task, owner, weight: weight.unsigned_abs(), in_flight: 0 });
+        loads.push(Load { task, lane, owner, weight: weight.unsigned_abs(), in_flight: 0 });
     }
     loads
+}
+
+/// Sets the places of each lane, and nothing else that would hold it.
+async fn set_places(world: &World, places: [usize; 2]) {
+    for (lane, places) in LANES.into_iter().zip(places) {
+        let statement =
+            "update imagemill.lanes set max_in_flight = $2, ramp_start = null, ramp_step = null, ramp_interval = null,
+                                ramp_idle_reset = null where lane = $1";
+        let set = sqlx::query(statement).bind(lane).bind(places as i32).execute(world.pool()).await.expect("set the places");
+        assert_eq!(set.rows_affected(), 1);
+    }
 }
 
 #[tokio::test]
@@ -79,9 +96,10 @@ async fn the_deal_of_a_claim_is_that_of_one_place_after_another() {
     let world = World::new().await;
     let mut loads = prepare(&world, &mut random).await;
     let settings = &world.context.settings;
-    let queues = processing::queues(settings, 10_000, ["ops", "prod"].map(str::to_owned).to_vec());
+    let queues = processing::queues(settings, 10_000, LANES.map(str::to_owned).to_vec());
     let options = processing::engine_options(settings, None);
     let steps = Steps::register(world.pool().clone(), options, queues).await.expect("register a worker");
+    set_places(&world, [10_000; 2]).await;
     for round in 0..ROUNDS {
         let mut held: Vec<Job> = Vec::new();
         // What is in flight before, by chance.
@@ -101,19 +119,29 @@ async fn the_deal_of_a_claim_is_that_of_one_place_after_another() {
             }
         }
         for _ in 0..3 {
-            let wanted = random.random_range(1..=24);
-            // At times the lane has fewer places.
-            let places = if random.random_bool(0.3) { random.random_range(1..=wanted) } else { wanted };
-            change_lane(&world, &format!("max_in_flight = {}", held.len() + places)).await;
-            let jobs = steps.claim(GenerateImage::QUEUE, wanted).await.expect("claim");
+            // At times one of the lanes is full; and at times both have more places than are wanted, which are half of each then.
+            let is_cut = random.random_bool(0.4);
+            let places = if is_cut {
+                [random.random_range(1..=12); 2]
+            } else {
+                LANES.map(|_| if random.random_bool(0.4) { 0 } else { random.random_range(1..=16) })
+            };
+            if places == [0, 0] {
+                continue;
+            }
+            let more = if is_cut { random.random_range(1..=16) } else { 0 };
+            let held_in =
+                |lane: &str| -> usize { loads.iter().filter(|load| load.lane == lane).map(|load| load.in_flight).sum() };
+            set_places(&world, [held_in(LANES[0]) + places[0] + more, held_in(LANES[1]) + places[1] + more]).await;
+            let jobs = steps.claim(GenerateImage::QUEUE, places.iter().sum()).await.expect("claim");
             let expected = reference(&loads, places);
-            assert_eq!(taken(&loads, &jobs), expected, "seed {seed}, round {round}: {places} of {wanted} places, {loads:?}");
+            assert_eq!(taken(&loads, &jobs), expected, "seed {seed}, round {round}: {places:?} places, {loads:?}");
             for (load, given) in loads.iter_mut().zip(expected) {
                 load.in_flight += given;
             }
             held.extend(jobs);
         }
-        change_lane(&world, "max_in_flight = 10000").await;
+        set_places(&world, [10_000; 2]).await;
         steps.put_back(&held).await.expect("put back");
     }
 }
