@@ -48,7 +48,7 @@ async fn a_task_over_its_budget_waits_and_goes_on_when_it_is_raised() {
 async fn tasks_over_their_budget_keep_no_others_from_their_turn() {
     let world = World::new().await;
     // More of them than a claim chooses from.
-    for number in 0..80 {
+    for number in 0..45 {
         create_task(&world.context, &world.actor, &definition(&world, &format!("spent {number}"), 2, 1))
             .await
             .expect("create the task");
@@ -63,7 +63,7 @@ async fn tasks_over_their_budget_keep_no_others_from_their_turn() {
         .execute(world.pool())
         .await
         .expect("raise it");
-    world.until("select count(*) = 80 from imagemill.task_counts where submits = 1").await;
+    world.until("select count(*) = 45 from imagemill.task_counts where submits = 1").await;
     drop(worker);
 }
 
