@@ -564,11 +564,11 @@ begin
             end if;
             if dealt is null then
                 with candidate as (
-                    select listed.number::integer, listed.lane, listed."group", listed.owner, listed.weight, listed.after, listed.after_id,
+                    select listed.number::integer, listed.lane, listed.owner, listed.weight,
                            taken[listed.number] as taken_now, taken[listed.number] + coalesce(counted.jobs, 0) as jobs,
                            coalesce(theirs.jobs, 0) as owner_flying, free.places
-                    from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of, p_after_of, p_after_id_of) with ordinality
-                         as listed (lane, "group", owner, weight, after, after_id, number)
+                    from unnest(p_lane_of, p_group_of, p_owner_of, p_weight_of) with ordinality
+                         as listed (lane, "group", owner, weight, number)
                     join unnest(lane_of, room) as free (lane, places) on free.lane = listed.lane and free.places > 0
                     left join unnest(flying_lane, flying_group, flying) as counted (lane, "group", jobs)
                            on counted.lane = listed.lane and counted."group" = listed."group"
@@ -613,11 +613,9 @@ begin
                                                         order by places.owner_jobs + places.of_owner, places.nth, places.number) as turn
                     from places
                 ), chosen as (
-                    select turns.number, turns.lane, turns."group", turns.after, turns.after_id
-                    from turns where turns.turn <= turns.places order by turns.turn limit p_wanted - got
+                    select turns.number from turns where turns.turn <= turns.places order by turns.turn limit p_wanted - got
                 ), shares as (
-                    select chosen.number, chosen.lane, chosen."group", chosen.after, chosen.after_id, count(*) as places
-                    from chosen group by 1, 2, 3, 4, 5
+                    select chosen.number, count(*) as places from chosen group by 1
                 )
                 select array_agg(shares.number), array_agg(shares.places::integer) into dealt, places_of from shares;
             end if;

@@ -17,7 +17,7 @@ use super::{
     fleet::{Fleet, Worker},
     script::{self, Deed, Plan},
 };
-use crate::support::OwnServer;
+use crate::support::{OwnServer, seed};
 
 /// A deed that could not be done, since its worker never came to that point, is tried again; so often a deed, all in all.
 const TRIES: usize = 4;
@@ -183,8 +183,7 @@ impl Chaos {
 }
 
 async fn run(plan: Plan) {
-    let seed = script::seed();
-    println!("IMAGEMILL_FAULTS_SEED={seed}");
+    let seed = seed();
     let begun = Instant::now();
     let chaos = Chaos::new(plan, seed).await;
     let mut sturdy = Vec::new();

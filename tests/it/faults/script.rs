@@ -6,7 +6,7 @@ use std::{
 };
 
 use imagemill::queue::fault;
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 use crate::support::Commit;
 
@@ -108,14 +108,6 @@ pub(super) const OVERTAKEN: &str = "settle repeated after the next claim";
 /// A commit whose answer was lost.
 pub(super) fn lost(kind: Commit) -> String {
     format!("answer lost to {kind:?}").to_lowercase()
-}
-
-/// The seed of this run: that of `IMAGEMILL_FAULTS_SEED`, or a new one.
-pub(super) fn seed() -> u64 {
-    match std::env::var("IMAGEMILL_FAULTS_SEED") {
-        Ok(seed) => seed.parse().expect("IMAGEMILL_FAULTS_SEED is a number"),
-        Err(_) => rand::rng().random_range(0..1_000_000),
-    }
 }
 
 /// A generator for one part of the script, so that no part depends on how far another has come.

@@ -1,15 +1,14 @@
 //! The deal of one claim is that of one place after another, whichever way it is found: against a reference, by a seed.
 
 use imagemill::{
-    crud::users,
     models::{Prompt, TaskInput, payload::GenerateImage},
     queue::{Job, steps::Steps},
-    services::{actor::Actor, processing, task_service::create_task},
+    services::{processing, task_service::create_task},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use uuid::Uuid;
 
-use crate::support::World;
+use super::owner;
+use crate::support::{World, seed};
 
 /// Owners, tasks and rounds. Each task has more cells than one round takes.
 const OWNERS: usize = 4;
@@ -55,12 +54,9 @@ fn taken(loads: &[Load], jobs: &[Job]) -> Vec<usize> {
 }
 
 async fn prepare(world: &World, random: &mut StdRng) -> Vec<Load> {
-    let mut connection = world.pool().acquire().await.expect("a connection");
     let mut owners = Vec::new();
     for number in 0..OWNERS {
-        let name = format!("owner {number}");
-        assert!(users::insert(&mut connection, Uuid::now_v7(), &name, None, &["admin".to_owned()]).await.expect("insert"));
-        owners.push(Actor::from(users::get_by_username(&mut connection, &name).await.expect("read").expect("the user")));
+        owners.push(owner(world, &format!("owner {number}")).await);
     }
     let mut loads = Vec::new();
     for number in 0..TASKS {
@@ -90,8 +86,7 @@ async fn set_places(world: &World, places: [usize; 2]) {
 
 #[tokio::test]
 async fn the_deal_of_a_claim_is_that_of_one_place_after_another() {
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let world = World::new().await;
     let mut loads = prepare(&world, &mut random).await;

@@ -13,9 +13,12 @@ mod turns;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use imagemill::{
+    crud::users,
     models::{Prompt, TaskDefinition, TaskInput},
+    services::actor::Actor,
     simulator::LedgerEntry,
 };
+use uuid::Uuid;
 
 use crate::support::World;
 
@@ -58,4 +61,11 @@ async fn change_lane(world: &World, what: &str) {
     let statement = format!("update imagemill.lanes set {what} where lane = 'prod'");
     let changed = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(world.pool()).await.expect("change the lane");
     assert_eq!(changed.rows_affected(), 1);
+}
+
+/// Somebody else who creates tasks.
+async fn owner(world: &World, name: &str) -> Actor {
+    let mut connection = world.pool().acquire().await.expect("a connection");
+    assert!(users::insert(&mut connection, Uuid::now_v7(), name, None, &["admin".to_owned()]).await.expect("insert"));
+    Actor::from(users::get_by_username(&mut connection, name).await.expect("read").expect("the user"))
 }

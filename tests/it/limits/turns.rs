@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use imagemill::{
-    crud::users,
     services::{actor::Actor, task_service::create_task},
     simulator::{SimulatorOptions, Span},
 };
-use uuid::Uuid;
 
-use super::{change_lane, definition};
+use super::{change_lane, definition, owner};
 use crate::support::{World, eventually};
 
 /// Jobs that run, by task, oldest task first.
@@ -31,12 +29,6 @@ async fn until_full(world: &World, places: usize) {
 
 async fn another_owner(world: &World) -> Actor {
     owner(world, "another").await
-}
-
-async fn owner(world: &World, name: &str) -> Actor {
-    let mut connection = world.pool().acquire().await.expect("a connection");
-    assert!(users::insert(&mut connection, Uuid::now_v7(), name, None, &["admin".to_owned()]).await.expect("insert"));
-    Actor::from(users::get_by_username(&mut connection, name).await.expect("read").expect("the user"))
 }
 
 #[tokio::test]

@@ -15,20 +15,10 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::ALL_ENDED;
-use crate::support::{BOUND, Process, World};
+use crate::support::{BOUND, Process, World, seed};
 
 /// Tasks that are raced at once.
 const AT_ONCE: u64 = 6;
-
-/// The seed of this run: that of `IMAGEMILL_FAULTS_SEED`, or a new one.
-fn seed() -> u64 {
-    let seed = match std::env::var("IMAGEMILL_FAULTS_SEED") {
-        Ok(seed) => seed.parse().expect("IMAGEMILL_FAULTS_SEED is a number"),
-        Err(_) => rand::rng().random_range(0..1_000_000),
-    };
-    println!("IMAGEMILL_FAULTS_SEED={seed}");
-    seed
-}
 
 /// What somebody does to a task: whatever its state is, the answer is no error of the database.
 async fn steer(world: &World, task: Uuid, mut random: StdRng) {
