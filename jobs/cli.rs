@@ -8,7 +8,6 @@ use imagemill::{
         bench::{BenchOptions, ProducerArgs, stock::StockSetting},
         simulate::SimulateArgs,
     },
-    config,
     models::{Faults, status::ErrorKind},
     services::task_service::NewBounds,
 };
@@ -247,7 +246,7 @@ pub(crate) enum TaskCommand {
     /// Delete tasks that ended long ago, with their cells and attempts; sums of what was paid for stay.
     Purge {
         /// Those that ended so long ago or longer: a number of seconds, or 12h, 30d.
-        #[arg(long, value_name = "AGE", value_parser = age)]
+        #[arg(long, value_name = "AGE", value_parser = steering::duration)]
         older_than: Duration,
         /// Everybody's, not only one's own.
         #[arg(long)]
@@ -307,9 +306,9 @@ pub(crate) enum TaskCommand {
     Wait {
         /// The task.
         id: Uuid,
-        /// Seconds to wait at most.
-        #[arg(long, value_name = "SECONDS")]
-        timeout: Option<u64>,
+        /// How long to wait at most: a number of seconds, or 90s, 5min, 2h.
+        #[arg(long, value_name = "TIME", value_parser = steering::duration)]
+        timeout: Option<Duration>,
     },
 }
 
@@ -365,9 +364,4 @@ fn rating(text: &str) -> Result<Rating, String> {
     }
     let rating = text.parse().ok().filter(|rating| (1..=5).contains(rating));
     rating.map(|rating| Rating(Some(rating))).ok_or_else(|| "a rating is 1 to 5, or none".to_owned())
-}
-
-/// An age as settings have it.
-fn age(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text).ok_or_else(|| "not an age: write a number of seconds, or 90min, 12h, 30d".to_owned())
 }

@@ -269,7 +269,6 @@ async fn task(
         (TaskCommand::Why { id, cell }, _) => commands::task_why::why(context, actor, id, cell, json, out).await.map(|()| 0),
         (TaskCommand::Watch { id }, _) => commands::task_watch::watch(context, actor, id, json, out).await.map(|()| 0),
         (TaskCommand::Wait { id, timeout }, _) => {
-            let timeout = timeout.map(Duration::from_secs);
             commands::task_wait::wait(context, actor, id, timeout, json, out).await.map(Waited::exit_code)
         }
     };

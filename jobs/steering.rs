@@ -125,7 +125,8 @@ fn always<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "write a number".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration as settings have it.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).ok_or_else(|| "write a number of seconds, or 250ms, 30s, 5min, 2h".to_owned())
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::{output, report::Failure, table::table};
-use crate::crud::lanes::LaneRow;
+use crate::crud::lanes::{LanePause, LaneRow};
 use crate::services::{
     actor::Actor,
     bounds::Moment,
@@ -32,7 +32,7 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             seconds(lane.max_job_time),
             lane.max_submits_per_day
                 .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
-            number(waits_for(&lane.pauses.join("; "), lane.in_flight, lane.max_in_flight).or_else(|| spent(lane))),
+            number(waits_for(&lines(&lane.pauses), lane.in_flight, lane.max_in_flight).or_else(|| spent(lane))),
         ]
     });
     let header =
@@ -49,6 +49,11 @@ pub(super) fn waits_for(pauses: &str, in_flight: i64, max_in_flight: i32) -> Opt
     };
     let reasons: Vec<&str> = [pauses, &place].into_iter().filter(|why| !why.is_empty()).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// Pauses as one line.
+fn lines(pauses: &[LanePause]) -> String {
+    pauses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// That its submits of today are made.
@@ -101,13 +106,13 @@ pub async fn resume(context: &Context, actor: &Actor, lane: &str, json: bool, ou
     let was_paused = lane_service::resume_lane(context, actor, lane).await?;
     // What the upstream said of it is no operator's to lift.
     let lanes = lane_service::list_lanes(context, actor).await?;
-    let pauses: Vec<String> = lanes.into_iter().filter(|row| row.lane == lane).flat_map(|row| row.pauses).collect();
+    let pauses: Vec<LanePause> = lanes.into_iter().filter(|row| row.lane == lane).flat_map(|row| row.pauses).collect();
     if json {
         let document = json!({ "lane": lane, "paused": !pauses.is_empty(), "was_paused": was_paused, "pauses": pauses });
         return output::json(&document, out);
     }
     let said = if was_paused { "is resumed" } else { "was not paused by an operator" };
-    let rest = if pauses.is_empty() { String::new() } else { format!("; it is still paused: {}", pauses.join("; ")) };
+    let rest = if pauses.is_empty() { String::new() } else { format!("; it is still paused: {}", lines(&pauses)) };
     output::text(&format!("{lane} {said}{rest}"), out)
 }
 

@@ -1,12 +1,43 @@
 //! `imagemill.lanes` and the operators' pauses of them, as people see and set them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, prelude::FromRow};
 
+/// What holds a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanePause {
+    /// `auth`, `payment`, `throttled`, `breaker` or `operator`.
+    pub reason: String,
+    /// Whom it holds: the holders of this token. None: everybody.
+    pub token_hash: Option<String>,
+    /// What the upstream or the operator said.
+    pub why: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Until when. None: until a probe is answered, or a person lifts it.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// As a line for people.
+impl fmt::Display for LanePause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.reason)?;
+        if let Some(token_hash) = &self.token_hash {
+            write!(formatter, " {token_hash}")?;
+        }
+        write!(formatter, ": {}", self.why)?;
+        if let Some(until) = self.until {
+            write!(formatter, " (until {})", until.to_rfc3339_opts(SecondsFormat::Secs, true))?;
+        }
+        Ok(())
+    }
+}
+
 /// A lane as people see it.
-#[derive(Debug, Clone, PartialEq, FromRow, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
 pub struct LaneRow {
     /// `prod`, `ops` or `dev`.
     pub lane: String,
@@ -40,8 +71,9 @@ pub struct LaneRow {
     pub submits_today: i64,
     /// Open attempts, and those given up on which the upstream may still be working: each takes a place.
     pub in_flight: i64,
-    /// Its pauses that hold.
-    pub pauses: Vec<String>,
+    /// Its pauses that hold, the oldest first.
+    #[sqlx(json)]
+    pub pauses: Vec<LanePause>,
 }
 
 /// The lanes, by name.
@@ -61,10 +93,9 @@ pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx
                 (select count(*) from imagemill.attempts a where a.lane = l.lane and a.finished_at is null)
                 + (select count(*) from imagemill.attempts a
                    where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight,
-                array(select concat_ws(' ', p.reason, nullif(p.token_hash, ''))
-                             || ': ' || p.why || coalesce(' (until ' || to_char(p.until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') || ')', '')
-                      from imagemill.pauses p
-                      where p.lane = l.lane and (p.until is null or p.until > now()) order by p.since, p.reason) as pauses
+                (select coalesce(jsonb_agg(jsonb_build_object('reason', p.reason, 'token_hash', nullif(p.token_hash, ''), 'why', p.why,
+                                                              'since', p.since, 'until', p.until) order by p.since, p.reason), '[]')
+                 from imagemill.pauses p where p.lane = l.lane and (p.until is null or p.until > now())) as pauses
          from imagemill.lanes l order by l.lane",
     )
     .fetch_all(connection)

@@ -199,7 +199,7 @@ async fn a_task_is_created_looked_at_and_waited_for() {
         let (stdout, _) = ends_with(&world, &words, code).await;
         serde_json::from_str::<Value>(&stdout).unwrap_or_else(|error| panic!("{words:?}: {error}: {stdout}"))
     };
-    let waited = run(task(&["task", "wait", "ID", "--timeout", "0"]), 4).await;
+    let waited = run(task(&["task", "wait", "ID", "--timeout", "10ms"]), 4).await;
     assert_eq!(waited["status"], "pending");
 
     world.drain().await;

@@ -1,10 +1,14 @@
 //! A worker in the benchmark's own process that does nothing but claim: so many cells at a time, which it puts back. So each of its
-//! claims is one of as many, however fast the upstream is, and what waits does not become less by them.
+//! claims is one of as many, however fast the upstream is, and what waits does not become less by them. After each it writes the same
+//! rows by their ids, and nothing else: what is between the two is the price of limits and turns.
 
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
+
 use crate::{
     commands::report::Failure,
+    db::bench::bare,
     models::payload::GenerateImage,
     queue::{
         EngineOptions,
@@ -28,6 +32,7 @@ const LANES: [&str; 2] = ["prod", "ops"];
 pub(super) struct Claimant {
     steps: Steps,
     knowledge: Knowledge,
+    connection: PgConnection,
     beat: Duration,
     beaten: Instant,
 }
@@ -37,6 +42,8 @@ pub(super) struct Claimant {
 pub(super) struct Taken {
     pub(super) cells: usize,
     pub(super) took_ms: f64,
+    /// What its rows took by themselves.
+    pub(super) bare_ms: f64,
 }
 
 impl Claimant {
@@ -48,7 +55,9 @@ impl Claimant {
         let queues = processing::queues(&context.settings, WANTED, LANES.map(str::to_owned).to_vec());
         let beat = options.beat;
         let steps = Steps::register(context.pool.clone(), options, queues).await.map_err(Failure::failed)?;
-        Ok(Self { steps, knowledge: Knowledge::default(), beat, beaten: Instant::now() })
+        let mut connection = database.connect().await?;
+        bare::prepare(&mut connection).await.map_err(Failure::failed)?;
+        Ok(Self { steps, knowledge: Knowledge::default(), connection, beat, beaten: Instant::now() })
     }
 
     /// Claims as many as there are, up to its number, and puts them back; and waits until the next one's time.
@@ -62,8 +71,21 @@ impl Claimant {
         let took_ms = began.elapsed().as_secs_f64() * 1000.0;
         let jobs = claimed.map_err(Failure::failed)?;
         self.steps.put_back(&jobs).await.map_err(Failure::failed)?;
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.clone()).collect();
+        let bare_ms = self.bare(&ids).await.map_err(Failure::failed)?;
         tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
-        Ok(Taken { cells: jobs.len(), took_ms })
+        Ok(Taken { cells: jobs.len(), took_ms, bare_ms })
+    }
+
+    /// Writes these rows as a claim does, and gives them back. Returns what the first took, in milliseconds.
+    async fn bare(&mut self, ids: &[String]) -> Result<f64, sqlx::Error> {
+        let worker = self.steps.name();
+        let began = Instant::now();
+        let taken = bare::take(&mut self.connection, ids, &worker).await?;
+        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        let taken: Vec<String> = taken.into_iter().map(|(id, _)| id).collect();
+        bare::give_back(&mut self.connection, &taken, &worker).await?;
+        Ok(took_ms)
     }
 
     /// Leaves.

@@ -1,5 +1,6 @@
 //! What `imagemill bench` asks of PostgreSQL: SQL that nothing else needs, on servers and databases that it made itself.
 
+pub mod bare;
 pub mod drains;
 pub mod history;
 pub mod lanes;

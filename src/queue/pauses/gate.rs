@@ -1,7 +1,7 @@
 //! What a process knows of its lanes before PostgreSQL does.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -17,11 +17,15 @@ const NEWS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::queue) struct Gate {
     lanes: Mutex<HashMap<String, Lane>>,
-    /// When a poll was last refused, by lane and reason.
-    refused: Mutex<HashMap<(String, PauseReason), Instant>>,
-    /// Whether others may ask whose token is not refused, by lane, and when that was seen.
-    others: Mutex<HashMap<String, (Instant, bool)>>,
+    /// When a poll was last refused, by lane, reason and token.
+    refused: Mutex<HashMap<(String, PauseReason, String), Instant>>,
+    /// Whether others may ask whose token is not refused, by lane.
+    others: Mutex<HashMap<String, Others>>,
     token_hash: RwLock<Arc<str>>,
+    /// Who replaces the token: its rows are written in the order in which it was replaced.
+    replacing: tokio::sync::Mutex<()>,
+    /// Told when a pause is written.
+    written: Notify,
     /// Told when a pause of this process's token was met.
     met: Notify,
 }
@@ -32,6 +36,14 @@ struct Lane {
     epoch: u64,
     /// How many of them are being written.
     writing: usize,
+}
+
+/// Whether there are any: when that was seen, and with which token here.
+#[derive(Debug)]
+struct Others {
+    seen: Instant,
+    token_hash: Arc<str>,
+    are_there: bool,
 }
 
 /// A pause that is being written: until this goes, no POST of the lane is begun here.
@@ -48,6 +60,8 @@ impl Gate {
             refused: Mutex::default(),
             others: Mutex::default(),
             token_hash: RwLock::new(token_hash.into()),
+            replacing: tokio::sync::Mutex::default(),
+            written: Notify::new(),
             met: Notify::new(),
         }
     }
@@ -71,28 +85,48 @@ impl Gate {
         }
     }
 
-    /// Whether a refused poll is to be written down.
-    pub(super) fn is_news(&self, lane: &str, reason: PauseReason) -> bool {
+    /// The same where polls were refused for this reason; none: it is no news, and is not to be written down. Whoever comes behind one
+    /// that is finds its pause in the making.
+    pub(super) fn stop_at_news(&self, lane: &str, reason: PauseReason, token_hash: &str) -> Option<Writing<'_>> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let before = refused.get(&(lane.to_owned(), reason)).copied();
-        let is_news = before.is_none_or(|before| now.duration_since(before) >= NEWS);
-        if is_news {
-            refused.insert((lane.to_owned(), reason), now);
+        let last = refused.entry((lane.to_owned(), reason, token_hash.to_owned()));
+        if let Entry::Occupied(last) = &last
+            && now.duration_since(*last.get()) < NEWS
+        {
+            return None;
         }
-        is_news
+        last.insert_entry(now);
+        Some(self.stop(lane))
     }
 
-    /// Whether others may ask; none: it is to be looked at again.
-    pub(super) fn others(&self, lane: &str) -> Option<bool> {
+    /// Waits while a pause of this lane is being written.
+    pub(super) async fn until_written(&self, lane: &str) {
+        loop {
+            let written = self.written.notified();
+            if self.epoch(lane).is_some() {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    /// Whether others than the holders of this token may ask; none: it is to be looked at again.
+    pub(super) fn others(&self, lane: &str, token_hash: &str) -> Option<bool> {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        others.get(lane).filter(|(seen, _)| seen.elapsed() < NEWS).map(|(_, are_there)| *are_there)
+        let known = others.get(lane).filter(|others| others.seen.elapsed() < NEWS && *others.token_hash == *token_hash);
+        known.map(|others| others.are_there)
     }
 
     /// That was seen now.
-    pub(super) fn saw_others(&self, lane: &str, are_there: bool) {
+    pub(super) fn saw_others(&self, lane: &str, token_hash: Arc<str>, are_there: bool) {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        others.insert(lane.to_owned(), (Instant::now(), are_there));
+        others.insert(lane.to_owned(), Others { seen: Instant::now(), token_hash, are_there });
+    }
+
+    /// It is to be looked at again: a pause was written.
+    pub(super) fn forget_others(&self, lane: &str) {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
     }
 
     /// Hash of the token that this process submits with; empty: it has none.
@@ -104,6 +138,11 @@ impl Gate {
     pub(super) fn replace_token(&self, token_hash: &str) -> Arc<str> {
         let mut current = self.token_hash.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, token_hash.into())
+    }
+
+    /// Waits until it is one's own turn to write that it was replaced.
+    pub(super) async fn replacing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.replacing.lock().await
     }
 
     /// Tells whoever looks after the pauses that one was met.
@@ -123,6 +162,8 @@ impl Drop for Writing<'_> {
         if let Some(state) = lanes.get_mut(&self.lane) {
             state.writing -= 1;
         }
+        drop(lanes);
+        self.gate.written.notify_waiters();
     }
 }
 

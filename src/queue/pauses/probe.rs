@@ -22,20 +22,22 @@ impl Engine {
     /// What PostgreSQL refuses for its content, or any error once the grace is over.
     pub async fn observe(&self, observation: Observation) -> Result<(), QueueError> {
         let gate = &self.shared.gate;
-        if let (Call::Poll, Said::Refused { reason, .. }) = (observation.call, &observation.said)
-            && !gate.is_news(&observation.lane, *reason)
-        {
-            return Ok(());
-        }
-        let pauses = match &observation.said {
+        let stops = match &observation.said {
             Said::Refused { .. } => *observation.token_hash == *gate.token_hash(),
             Said::Throttled { .. } => true,
             Said::Error { .. } | Said::Works { .. } => false,
         };
-        let writing = pauses.then(|| gate.stop(&observation.lane));
+        let writing = match (observation.call, &observation.said) {
+            (Call::Poll, Said::Refused { reason, .. }) => {
+                let Some(writing) = gate.stop_at_news(&observation.lane, *reason, &observation.token_hash) else { return Ok(()) };
+                Some(writing)
+            }
+            _ => stops.then(|| gate.stop(&observation.lane)),
+        };
         let done = self.persist(|| self.observations.join(observation.clone())).await;
+        gate.forget_others(&observation.lane);
         drop(writing);
-        if pauses {
+        if stops {
             gate.tell();
         }
         done
@@ -61,16 +63,17 @@ impl Engine {
     }
 
     /// Whether what this process polls in the lane is for others: its token is refused there, and a living worker has one that is
-    /// not. Looked at once a second, since thousands may ask.
+    /// not. Looked at once a second, since thousands may ask; what is refused here is written first.
     ///
     /// # Errors
     /// See [`QueueError`].
     pub async fn is_for_others(&self, lane: &str) -> Result<bool, QueueError> {
         let gate = &self.shared.gate;
-        if let Some(seen) = gate.others(lane) {
+        gate.until_written(lane).await;
+        let token_hash = gate.token_hash();
+        if let Some(seen) = gate.others(lane, &token_hash) {
             return Ok(seen);
         }
-        let token_hash = gate.token_hash();
         let is_for_others = self
             .connections()
             .statement(async |connection| {
@@ -78,7 +81,7 @@ impl Engine {
                 Ok(query.bind(lane).bind(&*token_hash).fetch_one(connection).await?)
             })
             .await?;
-        gate.saw_others(lane, is_for_others);
+        gate.saw_others(lane, token_hash, is_for_others);
         Ok(is_for_others)
     }
 
@@ -100,20 +103,25 @@ impl Engine {
     /// # Errors
     /// See [`QueueError`]; the claimer knows the new token all the same.
     pub async fn use_token(&self, token_hash: &str) -> Result<(), QueueError> {
-        let before = self.shared.gate.replace_token(token_hash);
+        let gate = &self.shared.gate;
+        let before = gate.replace_token(token_hash);
+        // PostgreSQL may be away while it is replaced more than once: what is written last is what is held.
+        let turn = gate.replacing().await;
         let worker = self.shared.incarnation();
         let written = self
             .persist(|| {
                 self.connections().transaction(async |connection| {
+                    let current = gate.token_hash();
                     look::lock_token(connection, &before).await?;
-                    incarnation::set_token(connection, &worker, token_hash).await?;
-                    if *before != *token_hash {
+                    incarnation::set_token(connection, &worker, &current).await?;
+                    if *before != *current {
                         look::forget_token(connection, &before).await?;
                     }
                     Ok(())
                 })
             })
             .await;
+        drop(turn);
         self.shared.wake.look();
         written
     }

@@ -172,7 +172,12 @@ pub(super) async fn wait(
                     refused = Some(Arc::clone(&token));
                     refusals.go_on(asked_at);
                     journal.poll_refused(token.hash(), asked_at, status, &error).await;
-                    if journal.is_for_others().await {
+                    let is_for_others = tokio::select! {
+                        biased;
+                        interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
+                        is_for_others = journal.is_for_others() => is_for_others,
+                    };
+                    if is_for_others {
                         return Ok((refusals.end(Interrupt::Handover, journal).await, answered));
                     }
                     tokio::select! {

@@ -23,6 +23,17 @@ async fn until_all_hold(world: &World, workers: usize, token: &str) {
     .await;
 }
 
+/// Whoever replaces this token, or says that it is refused, waits for the end of this.
+async fn holds(world: &World, token: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut holder = world.pool().begin().await.expect("a transaction");
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('imagemill.pauses ' || $1, 0))")
+        .bind(hash(token))
+        .execute(&mut *holder)
+        .await
+        .expect("the lock");
+    holder
+}
+
 fn take_any(world: &World) {
     world.simulator.control(|options| options.token = None).expect("sound options");
 }
@@ -186,7 +197,8 @@ async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
 
 #[tokio::test]
 async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it() {
-    let held = SimulatorOptions { hold_polls: true, pending_polls: Span::fixed(0), ..options() };
+    // Its jobs are over at once: who is told that one is at work asks again after an hour.
+    let held = SimulatorOptions { hold_polls: true, pending_polls: Span::fixed(0), duration: Span::fixed(0), ..options() };
     let mut world = World::with(held).await;
     take_any(&world);
     let file = world.directory.path().join("token");
@@ -208,6 +220,70 @@ async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it()
     world.until("select not exists (select from imagemill.pauses)").await;
     assert_unharmed(&world, 4).await;
     drop(second);
+}
+
+#[tokio::test]
+async fn the_first_polls_that_are_refused_are_handed_over_and_none_waits_for_its_next_one() {
+    // They are asked for together, and at work for so many polls as it takes the other to come.
+    let slow = SimulatorOptions { duration: Span::fixed(0), pending_polls: Span::fixed(5), ..options() };
+    let mut world = World::with(slow).await;
+    take_any(&world);
+    world.set("lanes.prod.poll_interval", "1s");
+    world.create(40).await;
+    let dead = world.worker_with(&[("IMAGEMILL_UPSTREAM__API_TOKEN", "a-dying-token")], &["--concurrency", "40"]);
+    world.until("select count(*) = 40 from imagemill.attempts where state = 'accepted'").await;
+    let alive = world.worker(&["--concurrency", "40"]);
+    world
+        .until(
+            "select count(distinct token_hash) = 2 from imagemill.incarnations join apalis.workers w on w.id = name
+             where ended_at is null and token_hash <> ''",
+        )
+        .await;
+    // All are refused before the pause is written.
+    let holder = holds(&world, "a-dying-token").await;
+    refuse(&world.simulator, "a-dying-token", 401);
+    eventually("each poll was refused", || async { dead.log().matches("a poll failed").count() >= 40 }).await;
+    holder.rollback().await.expect("the lock goes");
+    world.until("select count(*) = 40 from imagemill.subtasks where status = 'completed'").await;
+    assert_eq!(dead.log().matches("a poll failed").count(), 40, "polls with the token that is refused");
+    assert_eq!(world.number("select count(*) from imagemill.attempts").await, 40, "none is paid for twice");
+    drop((dead, alive));
+}
+
+#[tokio::test]
+async fn of_two_replacements_of_a_token_the_last_one_is_what_the_rows_know() {
+    let mut world = World::with(options()).await;
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, "one").expect("write the token");
+    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display()).set("upstream.probe_interval", "1s");
+    let worker = world.worker(&[]);
+    until_all_hold(&world, 1, "one").await;
+    // Who replaces the first waits for this, and is in the midst of it when the second is replaced.
+    let holder = holds(&world, "one").await;
+    std::fs::write(&file, "two").expect("write the token");
+    worker.signal(rustix::process::Signal::HUP);
+    let replaced = |times: usize| {
+        let worker = &worker;
+        async move { eventually("the token is replaced", || async { worker.log().matches("is another one").count() == times }).await }
+    };
+    replaced(1).await;
+    std::fs::write(&file, "three").expect("write the token");
+    // As another worker with this token writes it. The file is read again for it.
+    for token in ["one", "two"] {
+        sqlx::query("insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')")
+            .bind(hash(token))
+            .execute(world.pool())
+            .await
+            .expect("a pause");
+    }
+    replaced(2).await;
+    holder.rollback().await.expect("the lock goes");
+    // Each goes with what replaced its token.
+    world.until("select not exists (select from imagemill.pauses)").await;
+    let known: Option<String> =
+        sqlx::query_scalar("select token_hash from imagemill.incarnations").fetch_one(world.pool()).await.expect("the hash");
+    assert_eq!(known, Some(hash("three")), "what its row says of the token that it holds");
+    drop(worker);
 }
 
 #[tokio::test]

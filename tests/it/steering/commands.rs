@@ -41,6 +41,12 @@ async fn what_people_change_of_a_lane_is_audited_and_what_the_engine_writes_is_n
     assert_eq!(paused, json!({ "lane": "ops", "paused": true, "why": "the pool is rebuilt", "until": null }));
     let (listed, _) = ends_with(&world, &["lane", "list"], 0).await;
     assert!(listed.contains("operator: the pool is rebuilt") && listed.contains("12.5"), "{listed}");
+    let lanes = json(&world, &["lane", "list", "--json"]).await;
+    let ops = lanes.as_array().and_then(|lanes| lanes.iter().find(|lane| lane["lane"] == "ops")).expect("ops");
+    let since = &ops["pauses"][0]["since"];
+    assert!(since.is_string(), "{ops}");
+    let pause = json!({ "reason": "operator", "token_hash": null, "why": "the pool is rebuilt", "since": since, "until": null });
+    assert_eq!(ops["pauses"], json!([pause]));
     let resumed = json(&world, &["lane", "resume", "ops", "--json"]).await;
     assert_eq!(resumed, json!({ "lane": "ops", "paused": false, "was_paused": true, "pauses": [] }));
     for by_hand in [

@@ -1,0 +1,44 @@
+//! The least that any claim must do: its rows, written by their ids and given back, without a limit, a turn or a count.
+
+use sqlx::PgConnection;
+
+/// As the claim itself does: what is claimed need not be on the disk.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("set synchronous_commit = off").execute(connection).await?;
+    Ok(())
+}
+
+/// Writes what a claim by this worker writes, of those jobs that wait. Returns their ids, with what a worker needs of each.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn take(connection: &mut PgConnection, ids: &[String], worker: &str) -> Result<Vec<(String, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as(
+        "update apalis.jobs set status = 'Running', lock_by = $2, lock_at = clock_timestamp(), attempts = attempts + 1
+         where id = any ($1) and status = 'Pending'
+         returning id, job",
+    )
+    .bind(ids)
+    .bind(worker)
+    .fetch_all(connection)
+    .await
+}
+
+/// Gives them back.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn give_back(connection: &mut PgConnection, ids: &[String], worker: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null
+         where id = any ($1) and lock_by = $2 and status = 'Running'",
+    )
+    .bind(ids)
+    .bind(worker)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
