@@ -94,7 +94,7 @@ pub async fn get_all(connection: &mut PgConnection) -> Result<Vec<LaneRow>, sqlx
                 + (select count(*) from imagemill.attempts a
                    where a.lane = l.lane and a.may_be_alive and a.finished_at > now() - l.max_job_time) as in_flight,
                 (select coalesce(jsonb_agg(jsonb_build_object('reason', p.reason, 'token_hash', nullif(p.token_hash, ''), 'why', p.why,
-                                                              'since', p.since, 'until', p.until) order by p.since, p.reason), '[]')
+                                                              'since', p.since, 'until', nullif(p.until, 'infinity')) order by p.since, p.reason), '[]')
                  from imagemill.pauses p where p.lane = l.lane and (p.until is null or p.until > now())) as pauses
          from imagemill.lanes l order by l.lane",
     )

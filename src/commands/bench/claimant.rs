@@ -1,6 +1,6 @@
 //! A worker in the benchmark's own process that does nothing but claim: so many cells at a time, which it puts back. So each of its
-//! claims is one of as many, however fast the upstream is, and what waits does not become less by them. After each it writes the same
-//! rows by their ids, and nothing else: what is between the two is the price of limits and turns.
+//! claims is one of as many, however fast the upstream is, and what waits does not become less by them. By itself it writes the same
+//! rows by their ids, and nothing else: the least that any claim of theirs can take.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     db::bench::bare,
     models::payload::GenerateImage,
     queue::{
-        EngineOptions,
+        EngineOptions, Job,
         steps::{Knowledge, Steps},
     },
     services::processing,
@@ -42,8 +42,6 @@ pub(super) struct Claimant {
 pub(super) struct Taken {
     pub(super) cells: usize,
     pub(super) took_ms: f64,
-    /// What its rows took by themselves.
-    pub(super) bare_ms: f64,
 }
 
 impl Claimant {
@@ -62,6 +60,30 @@ impl Claimant {
 
     /// Claims as many as there are, up to its number, and puts them back; and waits until the next one's time.
     pub(super) async fn claim(&mut self) -> Result<Taken, Failure> {
+        let began = Instant::now();
+        let (jobs, taken) = self.claim_and_put_back().await?;
+        drop(jobs);
+        tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
+        Ok(taken)
+    }
+
+    /// The same, and writes those rows once more by themselves and gives them back. Returns what that took, in milliseconds; none: a
+    /// worker has taken some of them meanwhile.
+    pub(super) async fn bare(&mut self) -> Result<Option<f64>, Failure> {
+        let began = Instant::now();
+        let (jobs, _) = self.claim_and_put_back().await?;
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.clone()).collect();
+        let worker = self.steps.name();
+        let sent = Instant::now();
+        let taken = bare::take(&mut self.connection, &ids, &worker).await.map_err(Failure::failed)?;
+        let took_ms = sent.elapsed().as_secs_f64() * 1000.0;
+        let taken: Vec<String> = taken.into_iter().map(|(id, _)| id).collect();
+        bare::give_back(&mut self.connection, &taken, &worker).await.map_err(Failure::failed)?;
+        tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
+        Ok((taken.len() == WANTED).then_some(took_ms))
+    }
+
+    async fn claim_and_put_back(&mut self) -> Result<(Vec<Job>, Taken), Failure> {
         if self.beaten.elapsed() >= self.beat {
             self.steps.beat().await.map_err(Failure::failed)?;
             self.beaten = Instant::now();
@@ -71,21 +93,8 @@ impl Claimant {
         let took_ms = began.elapsed().as_secs_f64() * 1000.0;
         let jobs = claimed.map_err(Failure::failed)?;
         self.steps.put_back(&jobs).await.map_err(Failure::failed)?;
-        let ids: Vec<String> = jobs.iter().map(|job| job.id.clone()).collect();
-        let bare_ms = self.bare(&ids).await.map_err(Failure::failed)?;
-        tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
-        Ok(Taken { cells: jobs.len(), took_ms, bare_ms })
-    }
-
-    /// Writes these rows as a claim does, and gives them back. Returns what the first took, in milliseconds.
-    async fn bare(&mut self, ids: &[String]) -> Result<f64, sqlx::Error> {
-        let worker = self.steps.name();
-        let began = Instant::now();
-        let taken = bare::take(&mut self.connection, ids, &worker).await?;
-        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
-        let taken: Vec<String> = taken.into_iter().map(|(id, _)| id).collect();
-        bare::give_back(&mut self.connection, &taken, &worker).await?;
-        Ok(took_ms)
+        let taken = Taken { cells: jobs.len(), took_ms };
+        Ok((jobs, taken))
     }
 
     /// Leaves.

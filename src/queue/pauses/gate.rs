@@ -21,6 +21,8 @@ pub(in crate::queue) struct Gate {
     refused: Mutex<HashMap<(String, PauseReason, String), Instant>>,
     /// Whether others may ask whose token is not refused, by lane.
     others: Mutex<HashMap<String, Others>>,
+    /// Who looks for them: thousands want to know it at one moment, and one of them asks.
+    looking: tokio::sync::Mutex<()>,
     token_hash: RwLock<Arc<str>>,
     /// Who replaces the token: its rows are written in the order in which it was replaced.
     replacing: tokio::sync::Mutex<()>,
@@ -53,12 +55,22 @@ pub(super) struct Writing<'a> {
     lane: String,
 }
 
+/// Whether a refused poll is news.
+#[derive(Debug)]
+pub(super) enum Heard<'a> {
+    /// It is not, and is not to be written down.
+    Before,
+    /// It is; where it stops the lane, that is stopped.
+    Now(Option<Writing<'a>>),
+}
+
 impl Gate {
     pub(in crate::queue) fn new(token_hash: &str) -> Self {
         Self {
             lanes: Mutex::default(),
             refused: Mutex::default(),
             others: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             token_hash: RwLock::new(token_hash.into()),
             replacing: tokio::sync::Mutex::default(),
             written: Notify::new(),
@@ -85,19 +97,19 @@ impl Gate {
         }
     }
 
-    /// The same where polls were refused for this reason; none: it is no news, and is not to be written down. Whoever comes behind one
-    /// that is finds its pause in the making.
-    pub(super) fn stop_at_news(&self, lane: &str, reason: PauseReason, token_hash: &str) -> Option<Writing<'_>> {
+    /// A poll was refused for this reason. Where that is news, and stops the lane, [`Gate::stop`]: whoever comes behind finds the pause
+    /// in the making.
+    pub(super) fn poll_refused(&self, lane: &str, reason: PauseReason, token_hash: &str, stops: bool) -> Heard<'_> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let last = refused.entry((lane.to_owned(), reason, token_hash.to_owned()));
         if let Entry::Occupied(last) = &last
             && now.duration_since(*last.get()) < NEWS
         {
-            return None;
+            return Heard::Before;
         }
         last.insert_entry(now);
-        Some(self.stop(lane))
+        Heard::Now(stops.then(|| self.stop(lane)))
     }
 
     /// Waits while a pause of this lane is being written.
@@ -109,6 +121,11 @@ impl Gate {
             }
             written.await;
         }
+    }
+
+    /// Waits until it is one's own turn to look for others; it may be known by then.
+    pub(super) async fn looking(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.looking.lock().await
     }
 
     /// Whether others than the holders of this token may ask; none: it is to be looked at again.
@@ -124,7 +141,7 @@ impl Gate {
         others.insert(lane.to_owned(), Others { seen: Instant::now(), token_hash, are_there });
     }
 
-    /// It is to be looked at again: a pause was written.
+    /// It is to be looked at again: the token is refused.
     pub(super) fn forget_others(&self, lane: &str) {
         self.others.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use super::{Call, Holds, Observation, OwnPause, Said, look};
+use super::{Call, Holds, Observation, OwnPause, Said, gate::Heard, look};
 use crate::queue::{
     claim,
     engine::Engine,
@@ -29,13 +29,17 @@ impl Engine {
         };
         let writing = match (observation.call, &observation.said) {
             (Call::Poll, Said::Refused { reason, .. }) => {
-                let Some(writing) = gate.stop_at_news(&observation.lane, *reason, &observation.token_hash) else { return Ok(()) };
-                Some(writing)
+                match gate.poll_refused(&observation.lane, *reason, &observation.token_hash, stops) {
+                    Heard::Before => return Ok(()),
+                    Heard::Now(writing) => writing,
+                }
             }
             _ => stops.then(|| gate.stop(&observation.lane)),
         };
         let done = self.persist(|| self.observations.join(observation.clone())).await;
-        gate.forget_others(&observation.lane);
+        if matches!(observation.said, Said::Refused { .. }) {
+            gate.forget_others(&observation.lane);
+        }
         drop(writing);
         if stops {
             gate.tell();
@@ -70,19 +74,26 @@ impl Engine {
     pub async fn is_for_others(&self, lane: &str) -> Result<bool, QueueError> {
         let gate = &self.shared.gate;
         gate.until_written(lane).await;
-        let token_hash = gate.token_hash();
+        if let Some(seen) = gate.others(lane, &gate.token_hash()) {
+            return Ok(seen);
+        }
+        let turn = gate.looking().await;
+        let (token_hash, epoch) = (gate.token_hash(), gate.epoch(lane));
         if let Some(seen) = gate.others(lane, &token_hash) {
             return Ok(seen);
         }
-        let is_for_others = self
-            .connections()
-            .statement(async |connection| {
-                let query = sqlx::query_scalar("select imagemill.is_for_others($1, $2)");
-                Ok(query.bind(lane).bind(&*token_hash).fetch_one(connection).await?)
-            })
-            .await?;
-        gate.saw_others(lane, token_hash, is_for_others);
-        Ok(is_for_others)
+        let is_for_others = self.connections().statement(async |connection| {
+            let query = sqlx::query_scalar("select imagemill.is_for_others($1, $2)");
+            Ok(query.bind(lane).bind(&*token_hash).fetch_one(connection).await?)
+        });
+        let is_for_others = is_for_others.await;
+        // What was asked before a pause was written is not known any more.
+        if epoch.is_some() && gate.epoch(lane) == epoch {
+            // Where it cannot be known, those behind this one need not find that out one by one.
+            gate.saw_others(lane, token_hash, *is_for_others.as_ref().unwrap_or(&false));
+        }
+        drop(turn);
+        is_for_others
     }
 
     /// The cell's open attempt is older by so much than what counts of it.
@@ -107,13 +118,12 @@ impl Engine {
         let before = gate.replace_token(token_hash);
         // PostgreSQL may be away while it is replaced more than once: what is written last is what is held.
         let turn = gate.replacing().await;
-        let worker = self.shared.incarnation();
         let written = self
             .persist(|| {
                 self.connections().transaction(async |connection| {
                     let current = gate.token_hash();
                     look::lock_token(connection, &before).await?;
-                    incarnation::set_token(connection, &worker, &current).await?;
+                    incarnation::set_token(connection, &self.shared.incarnation(), &current).await?;
                     if *before != *current {
                         look::forget_token(connection, &before).await?;
                     }

@@ -176,6 +176,8 @@ pub(super) async fn wait(
                         biased;
                         interrupt = tokens.interrupted() => return Ok((refusals.end(interrupt, journal).await, answered)),
                         is_for_others = journal.is_for_others() => is_for_others,
+                        // It may wait for PostgreSQL, and with another token is of no interest.
+                        () = async { Box::pin(client.token().replaced(&token)).await } => false,
                     };
                     if is_for_others {
                         return Ok((refusals.end(Interrupt::Handover, journal).await, answered));
@@ -243,7 +245,8 @@ impl Refusals {
     /// The waiting ends early. Whoever goes on with the cell counts from the ledger.
     async fn end(&mut self, interrupt: Interrupt, journal: &dyn Journal) -> PollEnd {
         if interrupt == Interrupt::Handover {
-            self.keep(Duration::ZERO, journal).await;
+            // Less is not worth a write: thousands may be handed over at the first poll that is refused.
+            self.keep(SPREAD, journal).await;
         }
         PollEnd::Interrupted(interrupt)
     }

@@ -2,13 +2,22 @@
 
 mod fleet;
 mod rate;
+mod replaced;
 mod tokens;
 
 use chrono::{DateTime, Utc};
-use imagemill::simulator::Simulator;
+use imagemill::simulator::{Simulator, SimulatorOptions, Span};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::World;
+
+/// A pause of the lane `prod` that names the token of these tests.
+const PAUSED: &str = "select exists (select from imagemill.pauses where lane = 'prod' and reason = 'auth' and token_hash <> '')";
+
+/// A simulator that takes any token that it is not told to refuse.
+fn options() -> SimulatorOptions {
+    SimulatorOptions { submit_latency: Span::fixed(50), duration: Span::fixed(300), ..SimulatorOptions::default() }
+}
 
 /// As rows and the simulator know a token.
 fn hash(token: &str) -> String {
@@ -24,6 +33,22 @@ fn refuse(simulator: &Simulator, token: &str, status: u16) {
 /// From now on it takes every token again.
 fn take_all(simulator: &Simulator) {
     simulator.control(|options| options.refused_tokens.clear()).expect("sound options");
+}
+
+/// Whoever replaces this token, or says that it is refused, waits for the end of this.
+async fn holds(world: &World, token: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut holder = world.pool().begin().await.expect("a transaction");
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('imagemill.pauses ' || $1, 0))")
+        .bind(hash(token))
+        .execute(&mut *holder)
+        .await
+        .expect("the lock");
+    holder
+}
+
+/// From now on the simulator takes any token that it is not told to refuse.
+fn take_any(world: &World) {
+    world.simulator.control(|options| options.token = None).expect("sound options");
 }
 
 /// The database's time: what has been committed is seen by each transaction that begins later.

@@ -1,42 +1,9 @@
 //! A token that is not taken stops its holders, costs no attempt, and is tried by one probe at a time.
 
-use imagemill::simulator::{SimulatorOptions, Span};
+use imagemill::simulator::{Behaviour, Rate, SimulatorOptions, Span};
 
-use super::{assert_unharmed, begun_after, hash, now, refuse, take_all};
+use super::{PAUSED, assert_unharmed, begun_after, hash, holds, now, options, refuse, take_all, take_any};
 use crate::support::{Process, TOKEN, World, eventually};
-
-/// A pause of the lane `prod` that names the token of these tests.
-const PAUSED: &str = "select exists (select from imagemill.pauses where lane = 'prod' and reason = 'auth' and token_hash <> '')";
-
-/// A simulator that takes any token that it is not told to refuse.
-fn options() -> SimulatorOptions {
-    SimulatorOptions { submit_latency: Span::fixed(50), duration: Span::fixed(300), ..SimulatorOptions::default() }
-}
-
-/// Waits until so many workers have come, and each holds this token.
-async fn until_all_hold(world: &World, workers: usize, token: &str) {
-    let expected = vec![Some(hash(token)); workers];
-    eventually("the token's hash in the rows of all workers", || async {
-        let query = sqlx::query_scalar::<_, Option<String>>("select token_hash from imagemill.incarnations");
-        query.fetch_all(world.pool()).await.expect("the hashes") == expected
-    })
-    .await;
-}
-
-/// Whoever replaces this token, or says that it is refused, waits for the end of this.
-async fn holds(world: &World, token: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let mut holder = world.pool().begin().await.expect("a transaction");
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended('imagemill.pauses ' || $1, 0))")
-        .bind(hash(token))
-        .execute(&mut *holder)
-        .await
-        .expect("the lock");
-    holder
-}
-
-fn take_any(world: &World) {
-    world.simulator.control(|options| options.token = None).expect("sound options");
-}
 
 #[tokio::test]
 async fn a_token_that_dies_in_mid_run_stops_every_worker_and_costs_nothing() {
@@ -171,62 +138,11 @@ async fn a_worker_that_is_killed_has_kept_for_how_long_its_polls_were_refused() 
 }
 
 #[tokio::test]
-async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
-    let mut world = World::with(options()).await;
-    take_any(&world);
-    refuse(&world.simulator, "a-dead-token", 403);
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "a-dead-token\n").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
-    // No probe in this test: it is the file that ends the pause.
-    world.set("upstream.probe_interval", "1h");
-    world.create(100).await;
-    let workers: Vec<Process> = (0..2).map(|_| world.worker(&["--concurrency", "10"])).collect();
-    world.until(PAUSED).await;
-    std::fs::write(&file, "").expect("begin to write the token");
-    std::fs::write(&file, format!("{TOKEN}\n")).expect("write the token");
-    until_all_hold(&world, 2, TOKEN).await;
-    world.until("select count(*) = 100 from imagemill.subtasks where status = 'completed'").await;
-    assert_unharmed(&world, 100).await;
-    for mut worker in workers {
-        worker.signal(rustix::process::Signal::TERM);
-        assert!(worker.wait().await.success(), "{}", worker.log());
-        assert!(!worker.log().contains("a-dead-token"), "the token is in the log");
-    }
-}
-
-#[tokio::test]
-async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it() {
-    // Its jobs are over at once: who is told that one is at work asks again after an hour.
-    let held = SimulatorOptions { hold_polls: true, pending_polls: Span::fixed(0), duration: Span::fixed(0), ..options() };
-    let mut world = World::with(held).await;
-    take_any(&world);
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "a-dying-token").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display()).set("upstream.probe_interval", "1h");
-    world.create(4).await;
-    let mut first = world.worker(&[]);
-    world.until("select count(*) = 4 from imagemill.attempts where state = 'accepted'").await;
-    first.signal(rustix::process::Signal::TERM);
-    assert!(first.wait().await.success(), "{}", first.log());
-    refuse(&world.simulator, "a-dying-token", 401);
-    world.simulator.control(|options| options.hold_polls = false).expect("sound options");
-    // What takes them over asks at once, and for what is refused again when up to an hour has passed.
-    world.set("lanes.prod.poll_interval", "1h").set("generate_image.deadline", "3h");
-    let second = world.worker(&[]);
-    eventually("each poll was refused", || async { second.log().matches("a poll failed").count() == 4 }).await;
-    std::fs::write(&file, TOKEN).expect("write the token");
-    world.until("select count(*) = 4 from imagemill.subtasks where status = 'completed'").await;
-    world.until("select not exists (select from imagemill.pauses)").await;
-    assert_unharmed(&world, 4).await;
-    drop(second);
-}
-
-#[tokio::test]
 async fn the_first_polls_that_are_refused_are_handed_over_and_none_waits_for_its_next_one() {
-    // They are asked for together, and at work for so many polls as it takes the other to come.
-    let slow = SimulatorOptions { duration: Span::fixed(0), pending_polls: Span::fixed(5), ..options() };
-    let mut world = World::with(slow).await;
+    // They are asked for together, and at work until all have been refused.
+    let rates = vec![Rate { behaviour: Behaviour::PendingForever, probability: 1.0 }];
+    let mut world =
+        World::with(SimulatorOptions { rates, pending_polls: Span::fixed(0), duration: Span::fixed(0), ..options() }).await;
     take_any(&world);
     world.set("lanes.prod.poll_interval", "1s");
     world.create(40).await;
@@ -243,95 +159,14 @@ async fn the_first_polls_that_are_refused_are_handed_over_and_none_waits_for_its
     let holder = holds(&world, "a-dying-token").await;
     refuse(&world.simulator, "a-dying-token", 401);
     eventually("each poll was refused", || async { dead.log().matches("a poll failed").count() >= 40 }).await;
+    for entry in world.simulator.ledger() {
+        world.simulator.set_behaviour(&entry.upstream_id, Behaviour::Success).expect("let it end");
+    }
     holder.rollback().await.expect("the lock goes");
     world.until("select count(*) = 40 from imagemill.subtasks where status = 'completed'").await;
     assert_eq!(dead.log().matches("a poll failed").count(), 40, "polls with the token that is refused");
     assert_eq!(world.number("select count(*) from imagemill.attempts").await, 40, "none is paid for twice");
     drop((dead, alive));
-}
-
-#[tokio::test]
-async fn of_two_replacements_of_a_token_the_last_one_is_what_the_rows_know() {
-    let mut world = World::with(options()).await;
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "one").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display()).set("upstream.probe_interval", "1s");
-    let worker = world.worker(&[]);
-    until_all_hold(&world, 1, "one").await;
-    // Who replaces the first waits for this, and is in the midst of it when the second is replaced.
-    let holder = holds(&world, "one").await;
-    std::fs::write(&file, "two").expect("write the token");
-    worker.signal(rustix::process::Signal::HUP);
-    let replaced = |times: usize| {
-        let worker = &worker;
-        async move { eventually("the token is replaced", || async { worker.log().matches("is another one").count() == times }).await }
-    };
-    replaced(1).await;
-    std::fs::write(&file, "three").expect("write the token");
-    // As another worker with this token writes it. The file is read again for it.
-    for token in ["one", "two"] {
-        sqlx::query("insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')")
-            .bind(hash(token))
-            .execute(world.pool())
-            .await
-            .expect("a pause");
-    }
-    replaced(2).await;
-    holder.rollback().await.expect("the lock goes");
-    // Each goes with what replaced its token.
-    world.until("select not exists (select from imagemill.pauses)").await;
-    let known: Option<String> =
-        sqlx::query_scalar("select token_hash from imagemill.incarnations").fetch_one(world.pool()).await.expect("the hash");
-    assert_eq!(known, Some(hash("three")), "what its row says of the token that it holds");
-    drop(worker);
-}
-
-#[tokio::test]
-async fn a_worker_that_met_no_pause_reads_its_token_again_as_those_who_did() {
-    let mut world = World::with(options()).await;
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "a-dead-token").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
-    // Nothing but its beat tells it: it has no cell whose submit would.
-    world.set("upstream.probe_interval", "1h");
-    let worker = world.worker(&[]);
-    until_all_hold(&world, 1, "a-dead-token").await;
-    // It has long looked for pauses by then, as each does when it comes.
-    world
-        .until(
-            "select exists (select from imagemill.incarnations i join apalis.workers w on w.id = i.name
-                            where w.last_seen > i.started_at + interval '2 seconds')",
-        )
-        .await;
-    // As another worker with the same token writes it.
-    sqlx::query("insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')")
-        .bind(hash("a-dead-token"))
-        .execute(world.pool())
-        .await
-        .expect("a pause");
-    std::fs::write(&file, TOKEN).expect("write the token");
-    until_all_hold(&world, 1, TOKEN).await;
-    world.until("select not exists (select from imagemill.pauses)").await;
-    drop(worker);
-}
-
-#[tokio::test]
-async fn sighup_reads_the_token_again() {
-    let mut world = World::with(options()).await;
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "one").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
-    let mut worker = world.worker(&[]);
-    world.until("select exists (select from imagemill.incarnations where token_hash is not null)").await;
-    std::fs::write(&file, "two").expect("write the token");
-    worker.signal(rustix::process::Signal::HUP);
-    eventually("the new token's hash in its row", || async {
-        let known: Option<String> =
-            sqlx::query_scalar("select token_hash from imagemill.incarnations").fetch_one(world.pool()).await.expect("the hash");
-        known == Some(hash("two"))
-    })
-    .await;
-    assert!(worker.is_running(), "{}", worker.log());
 }
 
 #[tokio::test]
