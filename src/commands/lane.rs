@@ -32,7 +32,7 @@ pub async fn list(context: &Context, actor: &Actor, json: bool, out: &mut impl W
             seconds(lane.max_job_time),
             lane.max_submits_per_day
                 .map_or_else(|| lane.submits_today.to_string(), |limit| format!("{} of {limit}", lane.submits_today)),
-            number(waits_for(&lines(&lane.pauses), lane.in_flight, lane.max_in_flight).or_else(|| spent(lane))),
+            number(waits_for(&line(&lane.pauses), lane.in_flight, lane.max_in_flight).or_else(|| spent(lane))),
         ]
     });
     let header =
@@ -52,7 +52,7 @@ pub(super) fn waits_for(pauses: &str, in_flight: i64, max_in_flight: i32) -> Opt
 }
 
 /// Pauses as one line.
-fn lines(pauses: &[LanePause]) -> String {
+fn line(pauses: &[LanePause]) -> String {
     pauses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
@@ -112,7 +112,7 @@ pub async fn resume(context: &Context, actor: &Actor, lane: &str, json: bool, ou
         return output::json(&document, out);
     }
     let said = if was_paused { "is resumed" } else { "was not paused by an operator" };
-    let rest = if pauses.is_empty() { String::new() } else { format!("; it is still paused: {}", lines(&pauses)) };
+    let rest = if pauses.is_empty() { String::new() } else { format!("; it is still paused: {}", line(&pauses)) };
     output::text(&format!("{lane} {said}{rest}"), out)
 }
 

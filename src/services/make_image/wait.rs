@@ -27,6 +27,8 @@ const SPREAD: Duration = Duration::from_secs(1);
 /// For how long polls were refused is in the ledger whenever it has grown by such a part of the poll limit: a worker that is killed
 /// loses no more of it, and not each poll costs a write.
 const KEPT_PART: u32 = 4;
+/// When the polling is handed over, so much of it: thousands may be at the first poll that is refused, and less is not worth a write.
+const LEAST_KEPT: Duration = Duration::from_secs(1);
 
 /// How the polling ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,8 +247,7 @@ impl Refusals {
     /// The waiting ends early. Whoever goes on with the cell counts from the ledger.
     async fn end(&mut self, interrupt: Interrupt, journal: &dyn Journal) -> PollEnd {
         if interrupt == Interrupt::Handover {
-            // Less is not worth a write: thousands may be handed over at the first poll that is refused.
-            self.keep(SPREAD, journal).await;
+            self.keep(LEAST_KEPT, journal).await;
         }
         PollEnd::Interrupted(interrupt)
     }
