@@ -53,7 +53,12 @@ pub(super) fn waits_for(pauses: &str, in_flight: i64, max_in_flight: i32) -> Opt
 
 /// Pauses as one line.
 fn line(pauses: &[LanePause]) -> String {
-    pauses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let said = pauses.iter().map(|pause| {
+        let token = pause.token_hash.as_ref().map_or_else(String::new, |token| format!(" {token}"));
+        let end = pause.until.map_or_else(String::new, |until| format!(" (until {})", output::time(until)));
+        format!("{}{token}: {}{end}", pause.reason, pause.why)
+    });
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// That its submits of today are made.

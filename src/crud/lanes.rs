@@ -1,8 +1,8 @@
 //! `imagemill.lanes` and the operators' pauses of them, as people see and set them.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, prelude::FromRow};
 
@@ -19,21 +19,6 @@ pub struct LanePause {
     pub since: DateTime<Utc>,
     /// Until when. None: until a probe is answered, or a person lifts it.
     pub until: Option<DateTime<Utc>>,
-}
-
-/// As a line for people.
-impl fmt::Display for LanePause {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.reason)?;
-        if let Some(token_hash) = &self.token_hash {
-            write!(formatter, " {token_hash}")?;
-        }
-        write!(formatter, ": {}", self.why)?;
-        if let Some(until) = self.until {
-            write!(formatter, " (until {})", until.to_rfc3339_opts(SecondsFormat::Secs, true))?;
-        }
-        Ok(())
-    }
 }
 
 /// A lane as people see it.

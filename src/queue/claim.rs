@@ -94,8 +94,8 @@ async fn call(
     };
     // Without a token no pause holds.
     let token_hash = (!matches!(wanted, Wanted::Probe(_))).then_some(token_hash);
-    let rows = connections.for_claims();
-    let rows = rows.statement(async |connection| {
+    let connections = connections.for_claims();
+    let rows = connections.statement(async |connection| {
         // Taken here, with the connection in hand.
         let sent = Instant::now();
         let query = sqlx::query_as(

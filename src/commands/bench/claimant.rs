@@ -61,8 +61,7 @@ impl Claimant {
     /// Claims as many as there are, up to its number, and puts them back; and waits until the next one's time.
     pub(super) async fn claim(&mut self) -> Result<Taken, Failure> {
         let began = Instant::now();
-        let (jobs, taken) = self.claim_and_put_back().await?;
-        drop(jobs);
+        let (_, taken) = self.claim_and_put_back().await?;
         tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
         Ok(taken)
     }

@@ -1,9 +1,30 @@
 //! A token that is replaced in its file: everybody goes on with the new one.
 
+use std::path::PathBuf;
+
 use imagemill::simulator::{SimulatorOptions, Span};
 
 use super::{PAUSED, assert_unharmed, hash, holds, options, refuse, take_any};
 use crate::support::{Process, TOKEN, World, eventually};
+
+/// Workers read this token from the file that is returned.
+fn token_file(world: &mut World, token: &str) -> PathBuf {
+    let file = world.directory.path().join("token");
+    std::fs::write(&file, token).expect("write the token");
+    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    file
+}
+
+/// As a worker with this token writes it that was refused.
+async fn pause(world: &World, token: &str) {
+    sqlx::query(
+        "insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')",
+    )
+    .bind(hash(token))
+    .execute(world.pool())
+    .await
+    .expect("a pause");
+}
 
 /// Waits until so many workers have come, and each holds this token.
 async fn until_all_hold(world: &World, workers: usize, token: &str) {
@@ -20,9 +41,7 @@ async fn a_token_that_is_replaced_in_its_file_is_used_at_once_by_everybody() {
     let mut world = World::with(options()).await;
     take_any(&world);
     refuse(&world.simulator, "a-dead-token", 403);
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "a-dead-token\n").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    let file = token_file(&mut world, "a-dead-token\n");
     // No probe in this test: it is the file that ends the pause.
     world.set("upstream.probe_interval", "1h");
     world.create(100).await;
@@ -46,9 +65,8 @@ async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it()
     let held = SimulatorOptions { hold_polls: true, pending_polls: Span::fixed(0), duration: Span::fixed(0), ..options() };
     let mut world = World::with(held).await;
     take_any(&world);
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "a-dying-token").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display()).set("upstream.probe_interval", "1h");
+    let file = token_file(&mut world, "a-dying-token");
+    world.set("upstream.probe_interval", "1h");
     world.create(4).await;
     let mut first = world.worker(&[]);
     world.until("select count(*) = 4 from imagemill.attempts where state = 'accepted'").await;
@@ -70,9 +88,8 @@ async fn polls_that_were_refused_go_on_at_once_with_the_token_that_replaces_it()
 #[tokio::test]
 async fn of_two_replacements_of_a_token_the_last_one_is_what_the_rows_know() {
     let mut world = World::with(options()).await;
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "one").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display()).set("upstream.probe_interval", "1s");
+    let file = token_file(&mut world, "one");
+    world.set("upstream.probe_interval", "1s");
     let worker = world.worker(&[]);
     until_all_hold(&world, 1, "one").await;
     // Who replaces the first waits for this, and is in the midst of it when the second is replaced.
@@ -85,13 +102,9 @@ async fn of_two_replacements_of_a_token_the_last_one_is_what_the_rows_know() {
     };
     replaced(1).await;
     std::fs::write(&file, "three").expect("write the token");
-    // As another worker with this token writes it. The file is read again for it.
+    // The file is read again for the second.
     for token in ["one", "two"] {
-        sqlx::query("insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')")
-            .bind(hash(token))
-            .execute(world.pool())
-            .await
-            .expect("a pause");
+        pause(&world, token).await;
     }
     replaced(2).await;
     holder.rollback().await.expect("the lock goes");
@@ -106,9 +119,7 @@ async fn of_two_replacements_of_a_token_the_last_one_is_what_the_rows_know() {
 #[tokio::test]
 async fn a_worker_that_met_no_pause_reads_its_token_again_as_those_who_did() {
     let mut world = World::with(options()).await;
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "a-dead-token").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    let file = token_file(&mut world, "a-dead-token");
     // Nothing but its beat tells it: it has no cell whose submit would.
     world.set("upstream.probe_interval", "1h");
     let worker = world.worker(&[]);
@@ -120,12 +131,8 @@ async fn a_worker_that_met_no_pause_reads_its_token_again_as_those_who_did() {
                             where w.last_seen > i.started_at + interval '2 seconds')",
         )
         .await;
-    // As another worker with the same token writes it.
-    sqlx::query("insert into imagemill.pauses (lane, reason, token_hash, why, probe_at) values ('prod', 'auth', $1, '401', now() + interval '1 hour')")
-        .bind(hash("a-dead-token"))
-        .execute(world.pool())
-        .await
-        .expect("a pause");
+    // Another worker with the same token met it.
+    pause(&world, "a-dead-token").await;
     std::fs::write(&file, TOKEN).expect("write the token");
     until_all_hold(&world, 1, TOKEN).await;
     world.until("select not exists (select from imagemill.pauses)").await;
@@ -135,18 +142,11 @@ async fn a_worker_that_met_no_pause_reads_its_token_again_as_those_who_did() {
 #[tokio::test]
 async fn sighup_reads_the_token_again() {
     let mut world = World::with(options()).await;
-    let file = world.directory.path().join("token");
-    std::fs::write(&file, "one").expect("write the token");
-    world.set("upstream.api_token", "").set("upstream.api_token_file", file.display());
+    let file = token_file(&mut world, "one");
     let mut worker = world.worker(&[]);
     world.until("select exists (select from imagemill.incarnations where token_hash is not null)").await;
     std::fs::write(&file, "two").expect("write the token");
     worker.signal(rustix::process::Signal::HUP);
-    eventually("the new token's hash in its row", || async {
-        let known: Option<String> =
-            sqlx::query_scalar("select token_hash from imagemill.incarnations").fetch_one(world.pool()).await.expect("the hash");
-        known == Some(hash("two"))
-    })
-    .await;
+    until_all_hold(&world, 1, "two").await;
     assert!(worker.is_running(), "{}", worker.log());
 }
