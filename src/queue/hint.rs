@@ -1,5 +1,5 @@
-//! What a claimer knows of the groups that wait: a hint for the next claims, read once a second, between them. Claims go on by the
-//! last one meanwhile, since a look walks over what was claimed before as long as any transaction is open.
+//! What a claimer knows of the groups that wait: a hint for the next claims, read once a second or less often, between them. Claims go
+//! on by the last one meanwhile, since a look walks over what was claimed before as long as any transaction is open.
 //!
 //! A stale one costs a moment's fairness and never a limit: what is in flight is counted by the claim itself, from rows. A group
 //! that is missing is found with the next look; one that has nothing left is passed over until then.
@@ -19,10 +19,13 @@ use super::{
 /// The groups are looked for so often while there is something to claim.
 const ANEW: Duration = Duration::from_secs(1);
 
-/// Between two looks passes so many times what the last one took: one of a thousand groups takes 30 to 50 ms, and four workers that look so
-/// often take up a fifteenth of one core. What is new is announced and waits for none of this; what a look is late is the same for each
-/// group, however many there are.
-const REST: u32 = 60;
+/// Between two looks passes so many times what the last one took: one of a thousand groups takes 20 to 50 ms of a processor, which the
+/// claims beside it miss, and four workers that look so often take up a sixtieth of one. What is new is announced and waits for none of this;
+/// what a look is late is the same for each group, however many there are.
+const REST: u32 = 240;
+
+/// But no more than this: a cell that is to be tried again, and whose task has no other that waits, is found by a look.
+const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// All that runs is counted so often, however long ago it was claimed: a clock that was set back would hide it.
 const RECOUNT: Duration = Duration::from_secs(30);
@@ -95,7 +98,7 @@ impl Hint {
     /// Has the groups read if they were read too long ago, for the claims after the next. Between two claims: beside one it would take
     /// the processor from it.
     pub(super) fn look_ahead(&mut self, connections: &Connections, served: &Served) {
-        if self.is_wanted && self.read.is_some_and(|(read, took)| read.elapsed() >= ANEW.max(took * REST)) {
+        if self.is_wanted && self.read.is_some_and(|(read, took)| read.elapsed() >= (took * REST).clamp(ANEW, LONGEST_REST)) {
             self.look(connections, served);
         }
     }
