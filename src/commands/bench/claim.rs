@@ -203,7 +203,7 @@ async fn taken(bench: &Bench, database: &Database) -> Result<Counted<Taken>, Fai
         Ok(claims)
     };
     let (claims, nothing_ms) = tokio::try_join!(claiming, nothing(database, lasts(bench)))?;
-    // Not between them: each leaves entries that claims walk over.
+    // Not between them: what it writes is what the claims after it read.
     let mut bare_ms = Vec::new();
     let began = Instant::now();
     while began.elapsed() < lasts(bench) {

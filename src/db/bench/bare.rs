@@ -1,4 +1,4 @@
-//! The least that any claim must do: its rows, written by their ids and given back, without a limit, a turn or a count.
+//! The least that any claim must do: its rows, written by their ids, without a limit, a turn or a count.
 
 use sqlx::PgConnection;
 
@@ -27,20 +27,4 @@ pub async fn take(connection: &mut PgConnection, ids: &[String], worker: &str) -
     .bind(worker)
     .fetch_all(connection)
     .await
-}
-
-/// Gives them back.
-///
-/// # Errors
-/// What PostgreSQL says.
-pub async fn give_back(connection: &mut PgConnection, ids: &[String], worker: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null
-         where id = any ($1) and lock_by = $2 and status = 'Running'",
-    )
-    .bind(ids)
-    .bind(worker)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
