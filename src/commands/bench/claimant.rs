@@ -7,14 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use crate::{
     commands::report::Failure,
-    db::{
-        bench::{bare, server},
-        pool,
-    },
+    db::bench::bare,
     models::payload::GenerateImage,
     queue::{
         self, EngineOptions, Job, Outcome,
@@ -36,7 +33,6 @@ const LANES: [&str; 2] = ["prod", "ops"];
 
 /// See the module.
 pub(super) struct Claimant {
-    pool: PgPool,
     steps: Steps,
     knowledge: Knowledge,
     connection: PgConnection,
@@ -59,14 +55,10 @@ impl Claimant {
         let options = EngineOptions { keeps_connections: true, ..processing::engine_options(&context.settings, None) };
         let queues = processing::queues(&context.settings, WANTED, LANES.map(str::to_owned).to_vec());
         let beat = options.beat;
-        // Large enough that claims have a connection of their own: of one that others use as well, each claim after theirs may come to
-        // one that has not planned it yet.
-        let pool =
-            pool::connect(&database.url, &context.settings.database, server::APPLICATION).await.map_err(Failure::failed)?;
-        let steps = Steps::register(pool.clone(), options, queues).await.map_err(Failure::failed)?;
+        let steps = Steps::register(context.pool.clone(), options, queues).await.map_err(Failure::failed)?;
         let mut connection = database.connect().await?;
         bare::prepare(&mut connection).await.map_err(Failure::failed)?;
-        Ok(Self { pool, steps, knowledge: Knowledge::default(), connection, beat, beaten: Instant::now() })
+        Ok(Self { steps, knowledge: Knowledge::default(), connection, beat, beaten: Instant::now() })
     }
 
     /// Claims as many as there are, up to its number, and ends them; and waits until the next one's time.
@@ -124,8 +116,6 @@ impl Claimant {
 
     /// Leaves.
     pub(super) async fn leave(self) -> Result<(), Failure> {
-        self.steps.leave().await.map_err(Failure::failed)?;
-        self.pool.close().await;
-        Ok(())
+        self.steps.leave().await.map_err(Failure::failed)
     }
 }

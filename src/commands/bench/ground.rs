@@ -16,7 +16,7 @@ use crate::{
     commands::{effective::Effective, report::Failure},
     db::{
         bench::{server, statistics},
-        migrate,
+        migrate, pool,
         private::{PrivateServer, ServerOptions},
     },
     services::{actor::Actor, context::Context, user_service},
@@ -106,8 +106,8 @@ impl Ground {
         server::create_database(&mut admin, name, template).await.map_err(Failure::failed)?;
         admin.close().await.map_err(Failure::failed)?;
         let url = url_of(&self.server, name)?;
-        let pool = server::pool(&url).await.map_err(Failure::failed)?;
-        Ok(Database { name: name.to_owned(), url, context: Context::new(pool, self.base.settings()?) })
+        let context = context(&url, &self.base).await?;
+        Ok(Database { name: name.to_owned(), url, context })
     }
 
     /// Takes a database away.
@@ -197,18 +197,25 @@ async fn make_template(server: &PrivateServer, base: &Effective) -> Result<Actor
     let mut admin = connect(&server.url()).await?;
     server::create_database(&mut admin, TEMPLATE, "template0").await.map_err(Failure::failed)?;
     admin.close().await.map_err(Failure::failed)?;
-    let pool = server::pool(&url_of(server, TEMPLATE)?).await.map_err(Failure::failed)?;
-    let mut connection = pool.acquire().await.map_err(Failure::failed)?;
+    let context = context(&url_of(server, TEMPLATE)?, base).await?;
+    let mut connection = context.pool.acquire().await.map_err(Failure::failed)?;
     migrate::init_db(&mut connection).await.map_err(Failure::failed)?;
     server::unlimit_lanes(&mut connection).await.map_err(Failure::failed)?;
     drop(connection);
-    let context = Context::new(pool, base.settings()?);
     // With random passwords, which nobody needs: the data goes with the benchmark.
     user_service::init_users(&context, |_| None).await?;
     let actor = user_service::resolve_actor(&context, None, None, true).await?;
     // A database with a connection cannot be copied.
     context.pool.close().await;
     Ok(actor)
+}
+
+/// What services need, with a pool as large as a worker's: in a smaller one claims have no connection of their own, and each may come to
+/// one that has not planned it yet.
+async fn context(url: &SecretString, base: &Effective) -> Result<Context, Failure> {
+    let settings = base.settings()?;
+    let pool = pool::connect(url, &settings.database, server::APPLICATION).await.map_err(Failure::failed)?;
+    Ok(Context::new(pool, settings))
 }
 
 async fn connect(url: &SecretString) -> Result<PgConnection, Failure> {

@@ -1,7 +1,7 @@
 //! The benchmark's server: its settings, and the databases on it.
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::db::pool;
 
@@ -78,15 +78,6 @@ pub fn url_of(server: &SecretString, name: &str) -> Option<SecretString> {
 pub async fn connect(url: &SecretString) -> Result<PgConnection, sqlx::Error> {
     let options = pool::connect_options(url, APPLICATION).map_err(|error| sqlx::Error::Configuration(error.into()))?;
     PgConnection::connect_with(&options).await
-}
-
-/// A small pool.
-///
-/// # Errors
-/// What the driver says.
-pub async fn pool(url: &SecretString) -> Result<PgPool, sqlx::Error> {
-    let options = pool::connect_options(url, APPLICATION).map_err(|error| sqlx::Error::Configuration(error.into()))?;
-    PgPoolOptions::new().max_connections(4).connect_with(options).await
 }
 
 /// The version, as the server says it.
